@@ -1,0 +1,5 @@
+"""`python -m edge` is `outpost`."""
+
+from edge.cli import main
+
+main()

@@ -1,0 +1,334 @@
+"""`outpost bench`: how fast the box is against what a research user has today, side by side in one run.
+
+Both sides are processes of their own that take turns, film by film; a ratio is taken per round, and its median and range are
+what is reported. Milliseconds belong to this machine, ratios travel better.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+from pydicom import dcmread
+from pydicom.uid import JPEG2000Lossless, generate_uid
+
+from edge import box, config
+from edge.config import Config, Intake, Web
+from edge.errors import Misconfigured
+from edge.records import Urgency
+from edge.samples import film, rle
+from edge.state import arrivals, queue
+from edge.state.objects import Objects
+from edge.state.store import now, open_store, transaction
+from edge.worker import Worker
+from models import phantom
+
+FLOOR = {
+    "raw": 40.0,
+    "JPEG 2000": 50.0,
+    "RLE": 18.0,
+    "JPEG Lossless": 3.5,
+    "exec to first result": 10.0,
+    "reception": 0.5,
+}
+"""The ratios that this project has set itself."""
+
+ROUNDS = 9
+SENT = 20
+SIZE = (2500, 2000)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster this side is: the median over rounds with its range, and both medians in milliseconds."""
+
+    median: float
+    low: float
+    high: float
+    ours: float
+    theirs: float
+    rounds: int
+
+
+def ratio(ours: list[float], theirs: list[float]) -> Ratio:
+    """The ratio of two measurements that were taken in turns."""
+    each = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return Ratio(
+        statistics.median(each), min(each), max(each), statistics.median(ours), statistics.median(theirs), len(each)
+    )
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="Rounds per figure.")
+def bench(as_json: bool, rounds: int) -> None:
+    """Measure ratios against the baseline, in one run."""
+    if find_spec("torch") is None or find_spec("tests.bench.baseline") is None:
+        raise Misconfigured("the baseline needs a checkout of the project and PyTorch: pip install -e '.[train]'")
+    with tempfile.TemporaryDirectory(prefix="outpost-bench-") as name:
+        folder = Path(name)
+        films = make_films(folder)
+        figures: dict[str, Any] = {"machine": machine(), "one thread": {}}
+        with (
+            side("edge.bench", folder / "ours") as ours,
+            side("tests.bench.baseline", folder / "theirs.db") as theirs,
+        ):
+            for encoding, path in films.items():
+                figures["one thread"][encoding] = vars(
+                    alternate(lambda p=path: ours(p), lambda p=path: theirs(p), rounds, f"{encoding:<14}")  # type: ignore[misc]
+                )
+            figures["peak memory in MiB"] = {"ours": ours.peak(), "theirs": theirs.peak()}
+        figures["exec to first result"] = vars(first_result(folder, films["raw"], max(3, rounds // 3)))
+        if shutil.which("storescu") and shutil.which("storescp"):
+            figures["reception"] = vars(reception(folder, films["raw"], max(3, rounds // 3)))
+        else:
+            figures["reception"] = "not measured: apt-get install dcmtk"
+        figures["serve, memory in MiB"] = memory(folder, films["raw"])
+    click.echo(json.dumps(figures, indent=1) if as_json else told(figures))
+
+
+def make_films(folder: Path) -> dict[str, Path]:
+    """A synthesized film of 5 megapixels in each encoding; JPEG Lossless is dcmtk's."""
+    plain = film(phantom.chest(1, SIZE), "Bench^Film", "050Y", "F")
+    packed = film(phantom.chest(1, SIZE), "Bench^Film", "050Y", "F")
+    made = {"raw": plain, "RLE": rle(packed)}
+    wavelet = film(phantom.chest(1, SIZE), "Bench^Film", "050Y", "F")
+    wavelet.compress(JPEG2000Lossless, generate_instance_uid=False)
+    made["JPEG 2000"] = wavelet
+    paths = {}
+    for encoding, dataset in made.items():
+        paths[encoding] = folder / f"{encoding.replace(' ', '')}.dcm"
+        dataset.save_as(paths[encoding], enforce_file_format=True)
+    if shutil.which("dcmcjpeg"):
+        paths["JPEG Lossless"] = folder / "jpegll.dcm"
+        subprocess.run(["dcmcjpeg", "+e1", str(paths["raw"]), str(paths["JPEG Lossless"])], check=True)
+    return paths
+
+
+class Side:
+    """A process that assesses one film a line and says how long it took."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def __call__(self, path: Path) -> float:
+        """Milliseconds for one film."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{path}\n")
+        self.process.stdin.flush()
+        return float(json.loads(self.process.stdout.readline())["ms"])
+
+    def peak(self) -> int:
+        """The most memory it has had so far, in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+
+@contextmanager
+def side(module: str, state: Path) -> Iterator[Side]:
+    """One side of the comparison, for the length of the block."""
+    command = [sys.executable, "-W", "ignore", "-m", module, str(state)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=one_thread()
+    ) as process:
+        yield Side(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def one_thread() -> dict[str, str]:
+    """An environment in which no library starts threads of its own."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def alternate(ours: Callable[[], float], theirs: Callable[[], float], rounds: int, label: str) -> Ratio:
+    """Measure both in turns, one warm-up first, the order changing every round."""
+    ours(), theirs()
+    measured: tuple[list[float], list[float]] = ([], [])
+    with click.progressbar(range(rounds), label=label, file=sys.stderr) as bar:
+        for number in bar:
+            for which in (0, 1) if number % 2 else (1, 0):
+                measured[which].append((ours, theirs)[which]())
+    return ratio(*measured)
+
+
+def first_result(folder: Path, path: Path, rounds: int) -> Ratio:
+    """From the start of a process to the first film's outcome."""
+
+    def timed(*command: str, line: str = "") -> float:
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", *command],
+            input=line,
+            check=True,
+            capture_output=True,
+            text=True,
+            env=one_thread(),
+        )
+        return (time.perf_counter() - start) * 1000
+
+    return alternate(
+        lambda: timed("edge", "triage", "--json", str(path)),
+        lambda: timed("tests.bench.baseline", str(folder / "cold.db"), line=f"{path}\n"),
+        rounds,
+        "first result  ",
+    )
+
+
+def reception(folder: Path, path: Path, rounds: int) -> Ratio:
+    """Dcmtk's storescu sends the same films to this box, which makes each durable, and to dcmtk's storescp, which does not."""
+    films = [different(path, folder / f"send{number}.dcm", number) for number in range(SENT)]
+    theirs_at = folder / "storescp"
+    theirs_at.mkdir()
+    port = box.free_port()
+    storescp = subprocess.Popen(["storescp", "-od", str(theirs_at), str(port)])
+
+    def send(to: int) -> float:
+        start = time.perf_counter()
+        subprocess.run(["storescu", "-pdu", "131072", "127.0.0.1", str(to), *map(str, films)], check=True)
+        return (time.perf_counter() - start) * 1000
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory(dir=folder) as state, running(Path(state), "intake") as (_, to):
+            return send(to)
+
+    try:
+        return alternate(ours, lambda: send(port), rounds, "reception     ")
+    finally:
+        storescp.terminate()
+        storescp.wait()
+
+
+def different(path: Path, copy: Path, number: int) -> Path:
+    """A copy of a film under an identifier of its own."""
+    dataset = dcmread(path)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(
+        entropy_srcs=[f"bench {number}"]
+    )
+    dataset.save_as(copy, enforce_file_format=True)
+    return copy
+
+
+@contextmanager
+def running(state: Path, command: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """An `outpost` process on a state of its own, and its DICOM port, once that is open."""
+    port = box.free_port()
+    settings = Config(
+        state=str(state / "box"), intake=Intake(port=port, disk_floor_mib=0), web=Web(port=box.free_port())
+    )
+    config.save(settings, state / "outpost.toml")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge", "--config", str(state / "outpost.toml"), command], stdout=subprocess.DEVNULL
+    )
+    try:
+        box.wait_for_port(port)
+        yield process, port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def memory(folder: Path, path: Path) -> dict[str, int]:
+    """Proportional memory of all processes of `outpost serve`: idle, and after 100 films."""
+    films = [different(path, folder / f"send{number}.dcm", number) for number in range(10)]
+    with tempfile.TemporaryDirectory(dir=folder) as state, running(Path(state), "serve") as (process, port):
+        time.sleep(5)
+        idle = proportional(process.pid)
+        with closing(open_store(Path(state) / "box")) as store:
+            for _ in range(10):
+                for number, one in enumerate(films):
+                    different(one, one, int(time.monotonic_ns()) + number)
+                subprocess.run(["storescu", "-pdu", "131072", "127.0.0.1", str(port), *map(str, films)], check=True)
+            while queue.open_jobs(store, "assess") or queue.open_jobs(store, "render"):
+                time.sleep(0.5)
+        return {"idle": idle, "after 100 films": proportional(process.pid)}
+
+
+def proportional(pid: int) -> int:
+    """PSS in MiB of a process and its children: pages that they share count once."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += (task / "children").read_text(encoding="ascii").split()
+    total = 0
+    for one in {str(pid), *children}:
+        rollup = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="ascii")
+        total += int(rollup.split("Pss:")[1].split()[0])
+    return total // 1024
+
+
+def machine() -> dict[str, Any]:
+    """What this was measured on."""
+    processor = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
+    )
+    return {
+        "processor": processor or platform.machine(),
+        "cores": os.cpu_count(),
+        "film": f"{SIZE[1]} x {SIZE[0]}, 12 bit",
+    }
+
+
+def told(figures: dict[str, Any]) -> str:
+    """The figures as people read them."""
+    rows = {
+        **figures["one thread"],
+        "exec to first result": figures["exec to first result"],
+        "reception": figures["reception"],
+    }
+    lines = [
+        f"{figures['machine']['processor']}, {figures['machine']['cores']} cores; film {figures['machine']['film']}",
+        "",
+    ]
+    for name, row in rows.items():
+        if isinstance(row, str):
+            lines.append(f"{name:<22} {row}")
+            continue
+        goal = FLOOR.get(name)
+        mark = "" if goal is None else (" ✔" if row["median"] >= goal else f" ✘ {goal:g}× was the aim")
+        lines.append(
+            f"{name:<22} {row['median']:7.1f}× [{row['low']:.1f} to {row['high']:.1f}]   {row['ours']:8.1f} ms against"
+            f" {row['theirs']:8.1f} ms, {row['rounds']} rounds{mark}"
+        )
+    lines.append(f"{'peak memory in MiB':<22} {figures['peak memory in MiB']}")
+    lines.append(f"{'serve, memory in MiB':<22} {figures['serve, memory in MiB']}")
+    return "\n".join(lines)
+
+
+def serve_films() -> None:
+    """This box's side: one path a line, from its file to the committed outcome with its map."""
+    state = Path(sys.argv[1])
+    settings = Config(state=str(state))
+    objects = Objects(state)
+    with closing(open_store(state)) as store:
+        worker = Worker(settings, store)
+        for number, line in enumerate(sys.stdin):
+            stored = objects.put(Path(line.strip()).read_bytes())
+            with transaction(store):
+                arrival, _ = arrivals.add(store, f"1.{number}", stored.sha256, "bench", now())
+                queue.add(store, arrival, Urgency.STAT, now())
+            start = time.perf_counter()
+            worker.step()
+            print(json.dumps({"ms": (time.perf_counter() - start) * 1000}), flush=True)  # noqa: T201  the answer on the pipe
+
+
+if __name__ == "__main__":
+    serve_films()

@@ -1,0 +1,173 @@
+"""A box: its processes, started and watched together, for small boards, for development and for the demo.
+
+Intake and web run as threads here; the worker, which alone decodes pixels, is a process of its own, so that a film that
+crashes a codec or never ends costs that film and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from edge import config as settings
+from edge.config import Config
+from edge.errors import Misconfigured, Tampered, Transient
+from edge.state import notices, queue
+from edge.state.store import now, open_store, transaction
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 0.5
+PATIENCE_SECONDS = 5.0
+"""How long a worker may take to finish its film when the box stops."""
+
+
+class WorkerProcess:
+    """The worker as a child: started again when it dies, ended when a film's lease runs out under it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.failed = ""
+        """Why the AI is stopped (safe mode), in words; empty while it works."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="worker-watch")
+
+    def start(self) -> None:
+        """Start the worker and watch it in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the worker to end after its present film, and wait for that."""
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        with (
+            tempfile.TemporaryDirectory(prefix="outpost-") as folder,
+            closing(open_store(Path(self.config.state))) as store,
+        ):
+            path = Path(folder) / "outpost.toml"
+            settings.save(self.config, path)
+            command = [sys.executable, "-m", "edge", "--config", str(path), "worker"]
+            while not self._stop.is_set():
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+                while process.poll() is None and not self._stop.wait(WATCH_SECONDS):
+                    if queue.overdue(store, now()):
+                        log.error("the worker has been on one film for too long; it is started again")
+                        process.kill()
+                self._end(process)
+                if process.returncode in (Misconfigured.exit_status, Tampered.exit_status):
+                    self._safe_mode(store)
+
+    def _safe_mode(self, store: sqlite3.Connection) -> None:
+        """Leave the AI stopped, say so on the screen, and go on accepting films."""
+        self.failed = "The AI is stopped: `outpost check` says why. Films are still accepted."
+        log.error(self.failed)
+        with transaction(store):
+            notices.post(store, "worker", self.failed, now())
+        self._stop.wait()
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait()
+
+
+class Service:
+    """A process's `run` function as a thread of this process; its failure stops the box with the reason."""
+
+    def __init__(self, run: Callable[..., None], config: Config) -> None:
+        self.port = 0
+        self._failure: BaseException | None = None
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(run, config), name=run.__module__)
+
+    def _run(self, run: Callable[..., None], config: Config) -> None:
+        try:
+            run(config, self._stop, self._opened)
+        except BaseException as error:  # noqa: BLE001  handed to whoever starts or stops the box
+            self._failure = error
+            self._ready.set()
+
+    def _opened(self, port: int) -> None:
+        self.port = port
+        self._ready.set()
+
+    def start(self) -> None:
+        """Start, and return once the service listens. Raises what the service raised."""
+        self._thread.start()
+        self._ready.wait()
+        self._raise()
+
+    def stop(self) -> None:
+        """Stop and wait for the end. Raises what the service raised."""
+        self._stop.set()
+        self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+@contextmanager
+def worker(config: Config) -> Iterator[WorkerProcess]:
+    """The worker process of a box, for the length of the block."""
+    process = WorkerProcess(config)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@contextmanager
+def service(run: Callable[..., None], config: Config) -> Iterator[int]:
+    """A network service of a box in this process, for the length of the block; gives its port."""
+    running = Service(run, config)
+    running.start()
+    try:
+        yield running.port
+    finally:
+        running.stop()
+
+
+def stop_on_signal() -> threading.Event:
+    """An event that is set by Ctrl-C or SIGTERM, so that films in hand are finished before the process ends."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that is free right now."""
+    with closing(socket.socket()) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, host: str = "127.0.0.1", seconds: float = 60) -> None:
+    """Wait until somebody listens. Raises `Transient` when nobody does in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex((host, port)) == 0:
+                return
+        time.sleep(0.05)
+    raise Transient(f"nobody listens on {host}:{port}")

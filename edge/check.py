@@ -1,0 +1,97 @@
+"""`outpost check`: what works, what does not, and what to do about it; one function per check."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from edge.cli import config_of
+from edge.config import Config
+from edge.errors import Misconfigured, OutpostError
+from edge.state import acceptances
+from edge.state.objects import Objects
+from edge.state.store import now, open_store
+
+BUILT = datetime(2026, 11, 1, tzinfo=UTC)
+"""No right clock shows an earlier time."""
+
+
+def state(config: Config) -> str:
+    """The state folder can be written and its database is sound."""
+    with closing(open_store(Path(config.state))) as store:
+        verdict = store.execute("PRAGMA quick_check").fetchone()[0]
+    if verdict != "ok":
+        raise Misconfigured(f"the database is damaged ({verdict}). Restore the last backup.")
+    return f"{config.state} is sound"
+
+
+def disk(config: Config) -> str:
+    """There is room for films."""
+    free, floor = Objects(Path(config.state)).free_mib(), config.intake.disk_floor_mib
+    if free < floor:
+        raise Misconfigured(f"{free} MiB free, {floor} MiB needed: films are refused. Free some space.")
+    return f"{free} MiB free, films are accepted down to {floor} MiB"
+
+
+def clock(config: Config) -> str:
+    """The clock is plausible: not before this version was made, nor before the newest film."""
+    with closing(open_store(Path(config.state))) as store:
+        newest = store.execute("SELECT MAX(received_at) FROM arrival").fetchone()[0]
+    latest = max(BUILT, datetime.fromisoformat(newest)) if newest else BUILT
+    if now() < latest:
+        raise Misconfigured(f"the clock shows {now():%Y-%m-%d %H:%M}, which has already passed. Set the clock.")
+    return f"{now():%Y-%m-%d %H:%M} UTC"
+
+
+def model(config: Config) -> str:
+    """The model is what its manifest says and computes what it shall on this device."""
+    from edge.worker import open_reader
+
+    with closing(open_store(Path(config.state))) as store:
+        reader = open_reader(config, acceptances.operating_point(store))
+        accepted = acceptances.accepted(store) == reader.device_uid
+    use = "accepted here, it ranks" if accepted else "shadow mode: it computes, it does not rank"
+    return f"{reader.name}, operating point {reader.operating_point}, self-test passed; {use}"
+
+
+def ports(config: Config) -> str:
+    """The ports are this box's to use, or its services are on them."""
+    answers = []
+    for name, host, port in (
+        ("DICOM", config.intake.host, config.intake.port),
+        ("pages", config.web.host, config.web.port),
+    ):
+        with closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                answers.append(f"{name} {port} free")
+            except PermissionError:
+                raise Misconfigured(f"{name} port {port} needs root. Choose one above 1023.") from None
+            except OSError:
+                answers.append(f"{name} {port} in use (by this box, if it runs)")
+    return ", ".join(answers)
+
+
+CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, model, ports)
+
+
+@click.command()
+@click.pass_context
+def check(ctx: click.Context) -> None:
+    """Check settings, state, disk, clock, model and ports: what works, what does not, what to do."""
+    config = config_of(ctx)
+    click.echo("✔ settings  read")
+    failed = False
+    for one in CHECKS:
+        try:
+            click.echo(f"✔ {one.__name__:<9} {one(config)}")
+        except OutpostError as error:
+            failed = True
+            click.echo(f"✘ {one.__name__:<9} {error}")
+    ctx.exit(1 if failed else 0)

@@ -1,0 +1,72 @@
+"""The command line: one lazy group, name → function as text, so that a command imports only what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge import config as settings
+from edge.errors import OutpostError
+
+COMMANDS = {
+    "demo": "web.demo:demo",
+    "triage": "edge.triage:triage",
+    "serve": "web.serve:serve",
+    "intake": "edge.commands:intake",
+    "worker": "edge.commands:worker",
+    "web": "web.serve:web",
+    "check": "edge.check:check",
+    "models": "edge.commands:models",
+    "bench": "edge.bench:bench",
+}
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), function)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, and turn the four errors into one sentence and an exit status of their own."""
+        try:
+            return super().invoke(ctx)
+        except OutpostError as error:
+            click.echo(f"{error.key}: {error}", err=True)
+            sys.exit(error.exit_status)
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="Settings file (TOML); defaults without."
+)
+@click.version_option(package_name="outpost-cxr", prog_name="outpost")
+@click.pass_context
+def main(ctx: click.Context, path: Path | None) -> None:
+    """Outpost ranks chest X-ray films where there is no radiologist. Preliminary: a person decides."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("pydicom").setLevel(logging.ERROR)  # every oddity of every film is not news to an operator
+    logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+    ctx.obj = path
+
+
+def config_of(ctx: click.Context) -> settings.Config:
+    """The settings the command was given. Raises `Misconfigured`."""
+    return settings.load(ctx.obj)

@@ -1,0 +1,208 @@
+"""Every value of the stage line, in flow order: Arrival → Job → Header → Radiograph → Scores → Probability → Decision.
+
+Each stage is a function from one of these to the next, or to a `Refusal`. All are immutable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import NewType
+
+import numpy as np
+import numpy.typing as npt
+
+Sha256 = NewType("Sha256", str)
+"""Lower-case hexadecimal SHA-256 of a file in the object store; its name there."""
+
+
+class Outcome(StrEnum):
+    """What the box says of a film; always preliminary, a person decides."""
+
+    IMMEDIATE = "immediate"
+    SOON = "soon"
+    ROUTINE = "routine"
+    COULD_NOT_ASSESS = "could_not_assess"
+
+
+class Reason(StrEnum):
+    """Why a film could not be assessed; `edge.words` has the sentence and the next step of each."""
+
+    NOT_DICOM = "not_dicom"
+    DAMAGED = "damaged"
+    ENCODING_UNSUPPORTED = "encoding_unsupported"
+    NO_PIXELS = "no_pixels"
+    NOT_A_RADIOGRAPH = "not_a_radiograph"
+    FOR_PROCESSING = "for_processing"
+    MULTI_FRAME = "multi_frame"
+    COLOUR = "colour"
+    TOO_LARGE = "too_large"
+    TOO_SMALL = "too_small"
+    NOT_HUMAN = "not_human"
+    NOT_CHEST = "not_chest"
+    NOT_FRONTAL = "not_frontal"
+    AGE_UNKNOWN = "age_unknown"
+    AGE_OUT_OF_SCOPE = "age_out_of_scope"
+    UNREADABLE_EXPOSURE = "unreadable_exposure"
+    CROPPED = "cropped"
+    WRONG_POLARITY = "wrong_polarity"
+    ROTATED = "rotated"
+    OUT_OF_DISTRIBUTION = "out_of_distribution"
+    PROCESSING_FAILED = "processing_failed"
+
+
+class Urgency(StrEnum):
+    """What the person who ordered the film asked for (Requested Procedure Priority, PS3.3 C.4.11)."""
+
+    STAT = "stat"
+    HIGH = "high"
+    ROUTINE = "routine"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A film that was durably accepted: its bytes are in the object store and its row is committed."""
+
+    id: int
+    sop_instance_uid: str
+    sha256: Sha256
+    source: str
+    received_at: datetime
+    urgency: Urgency
+    conflict: bool
+    """Another film with the same SOP Instance UID and different bytes is on this box."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A leased piece of work on one arrival: `assess` it, or `render` its picture once it is assessed."""
+
+    id: int
+    arrival_id: int
+    kind: str
+    run: int
+    """Counts the assessments of this arrival; a person who supplies a missing age starts another run."""
+    attempts: int
+    lease: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the film says of itself, without its pixels (attribute names as in PS3.6)."""
+
+    SOPInstanceUID: str = ""
+    SOPClassUID: str = ""
+    StudyInstanceUID: str = ""
+    TransferSyntaxUID: str = ""
+    Modality: str = ""
+    PatientName: str = ""
+    PatientID: str = ""
+    PatientSex: str = ""
+    PatientSpeciesDescription: str = ""
+    BodyPartExamined: str = ""
+    ViewPosition: str = ""
+    PresentationIntentType: str = ""
+    StudyDescription: str = ""
+    StudyDate: date | None = None
+    PatientBirthDate: date | None = None
+    Manufacturer: str = ""
+    ManufacturerModelName: str = ""
+    age_years: float | None = None
+    """From PatientAge however written, else PatientBirthDate and the film's date, else unknown."""
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """The film's picture as a person would see it: bones bright, isotropic pixels."""
+
+    gray: npt.NDArray[np.float32]
+    """(rows, columns) in [0, 1]."""
+    rows: int
+    columns: int
+    """Size of the film as acquired, in pixels."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A stage's answer when the film cannot be assessed; a normal clinical outcome, not an error."""
+
+    reason: Reason
+    detail: str = ""
+    """For the technician, in English; never shown as the reason itself."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding of one film: calibrated probability with its 95 % interval and its code."""
+
+    finding: str
+    label: str
+    scheme: str
+    code: str
+    probability: float
+    low: float
+    high: float
+    operating_point: str
+    soon: float
+    immediate: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the box says of one film, and by which model, calibration and operating point."""
+
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+    model: str
+    device_uid: str
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Everything one run of the stage line produced; committed together with the job's end."""
+
+    header: Header
+    decision: Decision
+    saliency: bytes | None
+    """A tiny transparent PNG: where the leading finding's score comes from; not why."""
+    milliseconds: dict[str, float]
+    """Per stage, in flow order."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A film on the worklist, as the ordering sees it; `outcome` is None until it is assessed."""
+
+    arrival_id: int
+    received_at: datetime
+    urgency: Urgency
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True)
+class Film:
+    """A worklist entry as people see it."""
+
+    arrival: Arrival
+    header: Header
+    decision: Decision | None
+    decided_at: datetime | None
+    milliseconds: dict[str, float]
+    supplied_age: float | None
+    rendition: Sha256 | None
+    saliency: bytes | None
+    """The map as a tiny transparent PNG."""
+    failed: str
+    """Why the latest attempt failed, in English, for the technician; empty if none did."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in the object store."""
+
+    sha256: Sha256
+    path: Path
+    size: int

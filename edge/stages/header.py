@@ -1,0 +1,123 @@
+"""Header: what the film says of itself, read without its pixels. The one place where a DICOM file is parsed."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from datetime import date
+from pathlib import Path
+
+import pydicom.config
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.valuerep import PersonName
+
+from edge.records import Header, Reason, Refusal
+
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # tolerant in: a bad UID must not hide a film
+
+ABSURD_BYTES = 256 * 2**20
+"""No plain film is larger; the largest detectors give about 50 MB."""
+
+_AGE = re.compile(r"\s*(\d{1,3})\s*([DWMY]?)\s*", re.IGNORECASE)
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
+
+
+def read(path: Path) -> tuple[Dataset, Header] | Refusal:
+    """Parse a DICOM file; its pixels stay encoded.
+
+    A file without preamble or file meta information is read as long as it has a SOP Class (PS3.10 7.1 asks for both,
+    old archives have neither).
+    """
+    if path.stat().st_size > ABSURD_BYTES:
+        return Refusal(Reason.TOO_LARGE, f"{path.stat().st_size} bytes")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            # from memory: a file object would allocate whatever length a damaged element claims
+            return _read(io.BytesIO(path.read_bytes()))
+    except Exception as error:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
+        return Refusal(Reason.DAMAGED, f"{type(error).__name__}: {error}")
+
+
+def _read(file: io.BytesIO) -> tuple[Dataset, Header] | Refusal:
+    dataset: Dataset
+    try:
+        dataset = dcmread(file)
+    except InvalidDicomError:
+        dataset = _without_preamble(file)
+        if "SOPClassUID" not in dataset:
+            return Refusal(Reason.NOT_DICOM, "no DICM prefix and no SOP Class UID")
+    if not len(dataset):  # cut off within its pixels: keep what is left of it, so that people see whose film it is
+        file.seek(0)
+        dataset = dcmread(file, stop_before_pixels=True)
+        dataset.PixelData = b""
+    if not dataset.get("SOPClassUID"):
+        return Refusal(Reason.DAMAGED, "the data set has no SOP Class UID")
+    return dataset, _header(dataset)
+
+
+def _without_preamble(file: io.BytesIO) -> Dataset:
+    """Read what may be a bare data set; whatever cannot be read as one is no DICOM."""
+    try:
+        file.seek(0)
+        return dcmread(file, force=True)
+    except Exception:  # noqa: BLE001  pydicom raises nearly every built-in exception on what is no DICOM at all
+        return Dataset()
+
+
+def _header(dataset: Dataset) -> Header:
+    def text(keyword: str) -> str:
+        try:
+            value = dataset.get(keyword)
+        except Exception:  # noqa: BLE001  one unreadable attribute must not hide the others
+            return ""
+        if value is None:
+            return ""
+        if isinstance(value, PersonName):
+            return str(value).rstrip("^= ")
+        if isinstance(value, (list, tuple)) or hasattr(value, "append"):
+            value = value[0] if len(value) else ""
+        return str(value).strip("\0 ")[:400]
+
+    def day(keyword: str) -> date | None:
+        digits = text(keyword).replace(".", "").replace("-", "")
+        try:
+            return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+        except ValueError:
+            return None
+
+    taken = day("AcquisitionDate") or day("ContentDate") or day("SeriesDate") or day("StudyDate")
+    return Header(
+        SOPInstanceUID=text("SOPInstanceUID"),
+        SOPClassUID=text("SOPClassUID"),
+        StudyInstanceUID=text("StudyInstanceUID"),
+        TransferSyntaxUID=str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or ImplicitVRLittleEndian),
+        Modality=text("Modality"),
+        PatientName=text("PatientName"),
+        PatientID=text("PatientID"),
+        PatientSex=text("PatientSex"),
+        PatientSpeciesDescription=text("PatientSpeciesDescription"),
+        BodyPartExamined=text("BodyPartExamined"),
+        ViewPosition=text("ViewPosition"),
+        PresentationIntentType=text("PresentationIntentType"),
+        StudyDescription=text("StudyDescription"),
+        StudyDate=day("StudyDate"),
+        PatientBirthDate=day("PatientBirthDate"),
+        Manufacturer=text("Manufacturer"),
+        ManufacturerModelName=text("ManufacturerModelName"),
+        age_years=age_years(text("PatientAge"), day("PatientBirthDate"), taken),
+    )
+
+
+def age_years(age: str, born: date | None, taken: date | None) -> float | None:
+    """The age at the film, in years: PatientAge (`034Y`, but also `34`, `6 M`), else the birth date, else None.
+
+    `000Y` and a birth date of 1 January 1900 or before are what systems write when they do not know.
+    """
+    if (match := _AGE.fullmatch(age)) and int(match[1]) > 0:
+        return int(match[1]) * _YEARS[match[2].upper()]
+    if born is None or taken is None or born <= date(1900, 1, 1) or born > taken:
+        return None
+    return (taken - born).days / 365.25

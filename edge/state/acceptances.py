@@ -1,0 +1,36 @@
+"""The table of site acceptances: without one for this very device UID the box is in shadow mode, it computes but does not rank."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+TABLE = """
+CREATE TABLE acceptance (
+    id INTEGER PRIMARY KEY,
+    device_uid TEXT NOT NULL,
+    operating_point TEXT NOT NULL,
+    signed_by TEXT NOT NULL,
+    signed_at TEXT NOT NULL
+) STRICT;
+"""
+
+
+def sign(connection: sqlite3.Connection, device_uid: str, operating_point: str, by: str, at: datetime) -> None:
+    """Record that a person accepted this model, calibration and operating point here, inside the caller's transaction."""
+    connection.execute(
+        "INSERT INTO acceptance (device_uid, operating_point, signed_by, signed_at) VALUES (?, ?, ?, ?)",
+        (device_uid, operating_point, by, at.isoformat()),
+    )
+
+
+def accepted(connection: sqlite3.Connection) -> str | None:
+    """The device UID that the latest acceptance is bound to, or None when there is none."""
+    row = connection.execute("SELECT device_uid FROM acceptance ORDER BY id DESC LIMIT 1").fetchone()
+    return None if row is None else str(row["device_uid"])
+
+
+def operating_point(connection: sqlite3.Connection) -> str | None:
+    """The operating point that the latest acceptance chose, or None when there is none."""
+    row = connection.execute("SELECT operating_point FROM acceptance ORDER BY id DESC LIMIT 1").fetchone()
+    return None if row is None else str(row["operating_point"])

@@ -1,0 +1,88 @@
+"""The table of films that were accepted."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from edge.records import Arrival, Sha256, Urgency
+
+TABLE = """
+CREATE TABLE arrival (
+    id INTEGER PRIMARY KEY,
+    sop_instance_uid TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    source TEXT NOT NULL,
+    received_at TEXT NOT NULL,
+    urgency TEXT NOT NULL CHECK (urgency IN ('stat', 'high', 'routine')),
+    supplied_age REAL,
+    age_supplied_by TEXT,
+    age_supplied_at TEXT,
+    UNIQUE (sop_instance_uid, sha256)
+) STRICT;
+"""
+
+
+def add(
+    connection: sqlite3.Connection,
+    sop_instance_uid: str,
+    sha256: Sha256,
+    source: str,
+    received_at: datetime,
+    urgency: Urgency = Urgency.ROUTINE,
+) -> tuple[int, bool]:
+    """Add a film inside the caller's transaction; returns its id and whether it is new (these very bytes were not here).
+
+    The same SOP Instance UID with other bytes is kept as a film of its own, and both show a conflict.
+    """
+    row = connection.execute(
+        "INSERT INTO arrival (sop_instance_uid, sha256, source, received_at, urgency) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING RETURNING id",
+        (sop_instance_uid, sha256, source, received_at.isoformat(), urgency),
+    ).fetchone()
+    if row is not None:
+        return int(row["id"]), True
+    known = connection.execute(
+        "SELECT id FROM arrival WHERE sop_instance_uid = ? AND sha256 = ?", (sop_instance_uid, sha256)
+    ).fetchone()
+    return int(known["id"]), False
+
+
+COLUMNS = """
+    arrival.id, arrival.sop_instance_uid, arrival.sha256, arrival.source, arrival.received_at, arrival.urgency,
+    arrival.supplied_age,
+    arrival.sop_instance_uid <> '' AND EXISTS (
+        SELECT 1 FROM arrival AS other
+        WHERE other.sop_instance_uid = arrival.sop_instance_uid AND other.id <> arrival.id
+    ) AS conflict
+"""
+"""What `read` needs; for any query over `arrival`."""
+
+
+def get(connection: sqlite3.Connection, arrival_id: int) -> sqlite3.Row:
+    """One film's row, `COLUMNS`. Raises KeyError when there is no such film."""
+    row = connection.execute(f"SELECT {COLUMNS} FROM arrival WHERE id = ?", (arrival_id,)).fetchone()
+    if row is None:
+        raise KeyError(arrival_id)
+    return row  # type: ignore[no-any-return]
+
+
+def read(row: sqlite3.Row) -> Arrival:
+    """The arrival in a row that holds `COLUMNS`."""
+    return Arrival(
+        id=row["id"],
+        sop_instance_uid=row["sop_instance_uid"],
+        sha256=Sha256(row["sha256"]),
+        source=row["source"],
+        received_at=datetime.fromisoformat(row["received_at"]),
+        urgency=Urgency(row["urgency"]),
+        conflict=bool(row["conflict"]),
+    )
+
+
+def supply_age(connection: sqlite3.Connection, arrival_id: int, years: float, by: str, at: datetime) -> None:
+    """Note the age that a named person gave for a film, inside the caller's transaction."""
+    connection.execute(
+        "UPDATE arrival SET supplied_age = ?, age_supplied_by = ?, age_supplied_at = ? WHERE id = ?",
+        (years, by, at.isoformat(), arrival_id),
+    )

@@ -1,0 +1,118 @@
+"""The table of assessments: one row per film and run, never changed; the latest run is what people see."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime
+
+import msgspec
+
+from edge.records import Arrival, Assessment, Decision, Film, Header, Sha256
+from edge.state import arrivals
+
+TABLE = """
+CREATE TABLE result (
+    arrival_id INTEGER NOT NULL REFERENCES arrival,
+    run INTEGER NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('immediate', 'soon', 'routine', 'could_not_assess')),
+    header TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    milliseconds TEXT NOT NULL,
+    saliency BLOB,
+    decided_at TEXT NOT NULL,
+    PRIMARY KEY (arrival_id, run)
+) STRICT;
+CREATE TABLE rendition (arrival_id INTEGER PRIMARY KEY REFERENCES arrival, sha256 TEXT NOT NULL) STRICT;
+"""
+
+
+def add(
+    connection: sqlite3.Connection,
+    arrival_id: int,
+    run: int,
+    assessment: Assessment,
+    decided_at: datetime,
+) -> None:
+    """Record the outcome of one run inside the caller's transaction; a second outcome for a run is an error."""
+    connection.execute(
+        "INSERT INTO result (arrival_id, run, outcome, header, decision, milliseconds, saliency, decided_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            arrival_id,
+            run,
+            assessment.decision.outcome,
+            _json(assessment.header),
+            _json(assessment.decision),
+            _json(assessment.milliseconds),
+            assessment.saliency,
+            decided_at.isoformat(),
+        ),
+    )
+
+
+def add_rendition(connection: sqlite3.Connection, arrival_id: int, sha256: Sha256) -> None:
+    """Record the picture that people look at, inside the caller's transaction."""
+    connection.execute(
+        "INSERT INTO rendition (arrival_id, sha256) VALUES (?, ?) ON CONFLICT DO UPDATE SET sha256 = excluded.sha256",
+        (arrival_id, sha256),
+    )
+
+
+def runs(connection: sqlite3.Connection, arrival_id: int) -> int:
+    """How many outcomes this film has had; the next run has the next number."""
+    row = connection.execute("SELECT COALESCE(MAX(run), 0) FROM result WHERE arrival_id = ?", (arrival_id,)).fetchone()
+    return int(row[0])
+
+
+_FILMS = f"""
+SELECT {arrivals.COLUMNS}, result.header, result.decision, result.milliseconds, result.saliency, result.decided_at,
+    rendition.sha256 AS rendition, COALESCE(job.last_error, '') AS failed, job.state AS job_state
+FROM arrival
+LEFT JOIN result ON result.arrival_id = arrival.id
+    AND result.run = (SELECT MAX(run) FROM result WHERE result.arrival_id = arrival.id)
+LEFT JOIN rendition ON rendition.arrival_id = arrival.id
+LEFT JOIN job ON job.arrival_id = arrival.id AND job.kind = 'assess'
+    AND job.run = (SELECT MAX(run) FROM job WHERE job.arrival_id = arrival.id AND job.kind = 'assess')
+"""
+
+
+def films(connection: sqlite3.Connection) -> Iterator[Film]:
+    """Every film with its latest outcome, in order of arrival; ordering for people is `edge.stages.decide.rank`."""
+    return map(_film, connection.execute(_FILMS + " ORDER BY arrival.id"))
+
+
+def film(connection: sqlite3.Connection, arrival_id: int) -> Film:
+    """One film with its latest outcome. Raises KeyError when there is no such film."""
+    row = connection.execute(_FILMS + " WHERE arrival.id = ?", (arrival_id,)).fetchone()
+    if row is None:
+        raise KeyError(arrival_id)
+    return _film(row)
+
+
+def same_instance(connection: sqlite3.Connection, arrival: Arrival) -> list[int]:
+    """The other films with the same SOP Instance UID and different bytes: a conflict that a person settles."""
+    rows = connection.execute(
+        "SELECT id FROM arrival WHERE sop_instance_uid = ? AND sop_instance_uid <> '' AND id <> ? ORDER BY id",
+        (arrival.sop_instance_uid, arrival.id),
+    )
+    return [int(row["id"]) for row in rows]
+
+
+def _film(row: sqlite3.Row) -> Film:
+    decided = row["decision"] is not None
+    return Film(
+        arrival=arrivals.read(row),
+        header=msgspec.json.decode(row["header"], type=Header) if decided else Header(),
+        decision=msgspec.json.decode(row["decision"], type=Decision) if decided else None,
+        decided_at=datetime.fromisoformat(row["decided_at"]) if decided else None,
+        milliseconds=msgspec.json.decode(row["milliseconds"], type=dict[str, float]) if decided else {},
+        supplied_age=row["supplied_age"],
+        rendition=row["rendition"],
+        saliency=row["saliency"],
+        failed=row["failed"],
+    )
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

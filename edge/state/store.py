@@ -1,0 +1,75 @@
+"""The database: how it is opened, how a transaction is made durable, how its tables came to be."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge.errors import Misconfigured
+from edge.state import acceptances, arrivals, notices, queue, results
+
+MIGRATIONS: tuple[str, ...] = (arrivals.TABLE + queue.TABLE + results.TABLE + acceptances.TABLE + notices.TABLE,)
+"""Each is applied once, in order; `PRAGMA user_version` is how many have been."""
+
+BUSY_SECONDS = 30
+
+
+def open_store(state: Path) -> sqlite3.Connection:
+    """Open the database of a box, creating and migrating it where needed; use the connection from one thread.
+
+    WAL with `synchronous=FULL`: a commit that returned survives a power cut.
+    Raises `Misconfigured` when the folder cannot be used or a newer Outpost has written it.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(state / "outpost.db", timeout=BUSY_SECONDS, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
+        _migrate(connection)
+    except (OSError, sqlite3.Error) as error:
+        raise Misconfigured(
+            f"{state}: cannot be used as the box's state ({error}). Check the folder's owner and disk."
+        ) from error
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    def version() -> int:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+    if version() > len(MIGRATIONS):
+        raise Misconfigured(
+            "The state was written by a newer Outpost. Install that version again, or use another state folder."
+        )
+    while version() < len(MIGRATIONS):
+        with transaction(connection):
+            at = version()  # another process may have migrated while this one waited for the lock
+            if at < len(MIGRATIONS):
+                for statement in MIGRATIONS[at].split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {at + 1}")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Everything inside is committed durably when the block ends, or nothing is."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def changes(connection: sqlite3.Connection) -> int:
+    """A number that differs once any other connection has committed; cheap enough to poll."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def now() -> datetime:
+    """The present moment, in UTC."""
+    return datetime.now(UTC)

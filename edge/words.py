@@ -1,0 +1,74 @@
+"""The sentences a person reads for each reason, and what to do next; fixed text, translated by key, never generated."""
+
+from __future__ import annotations
+
+from edge.records import Outcome, Reason
+
+OUTCOMES: dict[Outcome, str] = {
+    Outcome.IMMEDIATE: "Immediate",
+    Outcome.SOON: "Soon",
+    Outcome.ROUTINE: "Routine",
+    Outcome.COULD_NOT_ASSESS: "AI could not assess",
+}
+
+REASONS: dict[Reason, tuple[str, str]] = {
+    Reason.NOT_DICOM: (
+        "This file is not a DICOM film.",
+        "Send the film from the X-ray unit, or export it again as DICOM.",
+    ),
+    Reason.DAMAGED: ("The film is damaged and cannot be opened.", "Send it again from the X-ray unit."),
+    Reason.ENCODING_UNSUPPORTED: (
+        "The film is stored in a form this box cannot open.",
+        "Set the X-ray unit to send uncompressed or losslessly compressed films, then send it again.",
+    ),
+    Reason.NO_PIXELS: ("The file has no picture in it.", "Send the film itself, not only its record."),
+    Reason.NOT_A_RADIOGRAPH: (
+        "This is not a plain X-ray film.",
+        "A person reads it; this box only assesses chest X-rays.",
+    ),
+    Reason.FOR_PROCESSING: (
+        "This is the raw exposure, before the X-ray unit prepared it for viewing.",
+        "Set the X-ray unit to send the film “for presentation”, then send it again.",
+    ),
+    Reason.MULTI_FRAME: ("The file holds several pictures.", "Send each film as a file of its own."),
+    Reason.COLOUR: ("The picture is in colour.", "Send the original gray-scale film."),
+    Reason.TOO_LARGE: (
+        "The picture is larger than any X-ray film.",
+        "Check the export settings and send the original film.",
+    ),
+    Reason.TOO_SMALL: ("The picture is too small to assess.", "Send the original film, not a preview."),
+    Reason.NOT_HUMAN: ("The film is of an animal.", "This box only assesses people."),
+    Reason.NOT_CHEST: ("This is not a chest film.", "A person reads it. If it is a chest, correct the body part."),
+    Reason.NOT_FRONTAL: (
+        "This is not a frontal (PA or AP) view.",
+        "A person reads it; send the frontal film too if one was taken.",
+    ),
+    Reason.AGE_UNKNOWN: (
+        "The age of the patient is not known.",
+        "Enter the age: the film is then assessed again by itself.",
+    ),
+    Reason.AGE_OUT_OF_SCOPE: ("The model has not been tested at this age.", "A person reads it."),
+    Reason.UNREADABLE_EXPOSURE: (
+        "The film is too dark, too bright or empty.",
+        "Check the exposure and repeat the film if a person cannot read it either.",
+    ),
+    Reason.CROPPED: ("Part of the chest is missing.", "Repeat the film with both lungs in the picture."),
+    Reason.WRONG_POLARITY: (
+        "Black and white are exchanged.",
+        "A person reads it; have the X-ray unit's export settings checked.",
+    ),
+    Reason.ROTATED: (
+        "The film lies on its side or upside down.",
+        "Turn it upright at the X-ray unit and send it again.",
+    ),
+    Reason.OUT_OF_DISTRIBUTION: (
+        "The film is unlike those the model knows.",
+        "A person reads it.",
+    ),
+    Reason.PROCESSING_FAILED: (
+        "The box failed on this film three times.",
+        "A person reads it; tell the technician.",
+    ),
+}
+
+PRELIMINARY = "Preliminary: a person decides."

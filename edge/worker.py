@@ -1,0 +1,272 @@
+"""The worker: takes films off the queue and assesses them. Open this file first; `assess` is the whole stage line.
+
+It is the only process that decodes pixels, and it talks to no network. Whatever happens to it, a film's job is leased,
+not popped: the next worker tries again, and after three attempts the film ends as *could not assess*.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import resource
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge.config import Config
+from edge.errors import Misconfigured, Tampered
+from edge.records import Assessment, Decision, Finding, Header, Job, Reason, Refusal, Sha256
+from edge.stages import decide, decode, gate, header
+from edge.state import acceptances, arrivals, notices, queue, results
+from edge.state.objects import Objects
+from edge.state.store import changes, now, open_store, transaction
+from models.bundle import SHIPPED, Bundle, Mismatch
+from models.bundle import load as load_bundle
+from models.model import Model, Probability
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+RETRY_DELAY = timedelta(seconds=2)
+
+
+class Reader:
+    """The model as this box uses it: at one operating point, under one device UID."""
+
+    def __init__(self, bundle: Bundle, operating_point: str | None, threads: int) -> None:
+        self.model = Model(bundle, threads)
+        self.name = f"{bundle.manifest.id} {bundle.manifest.version}"
+        self.operating_point = operating_point or bundle.manifest.default_operating_point
+        self.device_uid = device_uid(self.model.device_digest(self.operating_point))
+        self._points = {finding.key: finding.operating_points for finding in bundle.manifest.findings}
+
+    def finding(self, probability: Probability) -> Finding:
+        """A probability together with the thresholds it is held against."""
+        point = self._points[probability.finding][self.operating_point]
+        return Finding(
+            finding=probability.finding,
+            label=probability.label,
+            scheme=probability.scheme,
+            code=probability.code,
+            probability=probability.value,
+            low=probability.low,
+            high=probability.high,
+            operating_point=self.operating_point,
+            soon=point.soon,
+            immediate=point.immediate,
+        )
+
+
+def device_uid(digest: str) -> str:
+    """A UID for one model, calibration and operating point (PS3.5 B.2: `2.25.` and a 128-bit number)."""
+    return f"2.25.{int(digest[:32], 16)}"
+
+
+def open_reader(config: Config, operating_point: str | None = None) -> Reader:
+    """Load and self-test the configured model.
+
+    Raises `Tampered` when it is not what its manifest says or does not compute what it shall on this very device.
+    """
+    path = Path(config.worker.bundle) if config.worker.bundle else SHIPPED
+    try:
+        reader = Reader(load_bundle(path), operating_point, config.worker.threads)
+        reader.model.self_test()
+    except Mismatch as error:
+        raise Tampered(f"model {path.name}: {error}. Install the model again; films are kept until then.") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise Misconfigured(f"model {path.name}: {error}. Check worker.bundle in the settings.") from error
+    return reader
+
+
+def assess(path: Path, reader: Reader, supplied_age: float | None = None) -> Assessment:
+    """The stage line, one film: header → gate → decode → prepare → infer → doubt → calibrate → decide."""
+    lap = Stopwatch()
+    said = Header()
+    model = reader.model
+
+    def ends(refusal: Refusal) -> Assessment:
+        return Assessment(said, decide.refuse(refusal, reader.name, reader.device_uid), None, lap.milliseconds)
+
+    parsed = header.read(path)
+    lap("header")
+    if isinstance(parsed, Refusal):
+        return ends(parsed)
+    dataset, said = parsed
+    if (refusal := gate.admit(said)) is not None:
+        return ends(refusal)
+    film = decode.decode(dataset)
+    lap("decode")
+    if isinstance(film, Refusal):
+        return ends(film)
+    if min(film.rows, film.columns) < model.manifest.minimum_size:
+        return ends(Refusal(Reason.TOO_SMALL, f"{film.rows} x {film.columns} pixels"))
+    tensor = model.prepare(film.gray)
+    lap("prepare")
+    scores = model.infer(tensor)
+    lap("infer")
+    doubt = model.doubt(film.gray, tensor, scores)
+    lap("gate")
+    if doubt is not None:
+        return ends(Refusal(Reason(doubt), "by the picture"))
+    # only now: nobody shall be asked for the age of a film that could not be assessed anyway
+    age = said.age_years if supplied_age is None else supplied_age
+    if age is None:
+        return ends(Refusal(Reason.AGE_UNKNOWN, "no PatientAge, PatientBirthDate or supplied age"))
+    domain = model.domain_of(age)
+    if domain is None:
+        return ends(Refusal(Reason.AGE_OUT_OF_SCOPE, f"{age:.1f} years"))
+    findings = [reader.finding(probability) for probability in model.calibrate(scores, domain)]
+    decision = decide.decide(findings, reader.name, reader.device_uid)
+    leading = max(findings, key=lambda finding: finding.probability)
+    saliency = _map_png(model.saliency(scores, leading.finding))
+    lap("decide")
+    return Assessment(said, decision, saliency, lap.milliseconds)
+
+
+class Stopwatch:
+    """Milliseconds per stage, in the order the stages were called."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        """Note what has passed since the last call as the time of this stage."""
+        at = time.perf_counter()
+        self.milliseconds[stage] = round((at - self._last) * 1000, 2)
+        self._last = at
+
+
+class Worker:
+    """Takes one job at a time off the queue of a box and commits what came of it."""
+
+    def __init__(self, config: Config, store: sqlite3.Connection) -> None:
+        self.config = config
+        self.store = store
+        self.objects = Objects(Path(config.state))
+        self.reader = open_reader(config, acceptances.operating_point(store))
+
+    def step(self) -> bool:
+        """Do one job if one is due, and say whether there was one."""
+        with transaction(self.store):
+            job = queue.claim(self.store, now(), self.config.worker.lease_seconds)
+        if job is None:
+            return False
+        if job.attempts > queue.ATTEMPTS:
+            self._bury(job)
+            return True
+        try:
+            if job.kind == "render":
+                self._render(job)
+            else:
+                self._assess(job)
+        except (MemoryError, OSError, RuntimeError, ValueError, sqlite3.Error) as error:
+            log.exception("film %d: attempt %d failed", job.arrival_id, job.attempts)
+            with transaction(self.store):
+                queue.retry(self.store, job, f"{type(error).__name__}: {error}", now() + RETRY_DELAY)
+        return True
+
+    def _assess(self, job: Job) -> None:
+        row = arrivals.get(self.store, job.arrival_id)
+        path = self.objects.path(arrivals.read(row).sha256)
+        assessment = assess(path, self.reader, row["supplied_age"])
+        self._commit(job, assessment, render=assessment.decision.refusal is None or _has_picture(assessment.decision))
+
+    def _commit(self, job: Job, assessment: Assessment, render: bool) -> None:
+        """The outcome, the end of its job and the wish for a picture, in one transaction."""
+        with transaction(self.store):
+            if queue.finish(self.store, job):
+                results.add(self.store, job.arrival_id, job.run, assessment, now())
+                if render:
+                    queue.add_render(self.store, job.arrival_id, job.run, now())
+
+    def _render(self, job: Job) -> None:
+        path = self.objects.path(arrivals.read(arrivals.get(self.store, job.arrival_id)).sha256)
+        parsed = header.read(path)
+        film = parsed if isinstance(parsed, Refusal) else decode.render(parsed[0])
+        picture: Sha256 | None = None if isinstance(film, Refusal) else self.objects.put(_film_png(film.gray)).sha256
+        with transaction(self.store):
+            if queue.finish(self.store, job) and picture is not None:
+                results.add_rendition(self.store, job.arrival_id, picture)
+
+    def _bury(self, job: Job) -> None:
+        """Give a job up; an assessment ends as *could not assess*, with the patient's name if the header can be read."""
+        if job.kind == "render":
+            with transaction(self.store):
+                queue.bury(self.store, job, "could not be rendered")
+            return
+        said = Header()
+        if (
+            job.attempts == queue.ATTEMPTS + 1
+        ):  # should the header itself be what kills the worker, do without next time
+            row = arrivals.get(self.store, job.arrival_id)
+            parsed = header.read(self.objects.path(arrivals.read(row).sha256))
+            said = Header() if isinstance(parsed, Refusal) else parsed[1]
+        refusal = Refusal(Reason.PROCESSING_FAILED, f"given up after {queue.ATTEMPTS} attempts")
+        decision = decide.refuse(refusal, self.reader.name, self.reader.device_uid)
+        with transaction(self.store):
+            if queue.bury(self.store, job, refusal.detail):
+                results.add(self.store, job.arrival_id, job.run, Assessment(said, decision, None, {}), now())
+
+
+def _has_picture(decision: Decision) -> bool:
+    without = {Reason.NOT_DICOM, Reason.DAMAGED, Reason.NO_PIXELS, Reason.ENCODING_UNSUPPORTED, Reason.TOO_LARGE}
+    return decision.refusal is not None and decision.refusal.reason not in without
+
+
+def _film_png(gray: npt.NDArray[np.float32]) -> bytes:
+    """The one rendition everything else shows: 16-bit gray, as windowed, bones bright."""
+    file = io.BytesIO()
+    Image.fromarray(np.rint(gray * 65535).astype(np.uint16)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _map_png(saliency: npt.NDArray[np.float32]) -> bytes:
+    """The map as a tiny transparent picture; the browser stretches it smoothly over the film."""
+    rgba = np.zeros((*saliency.shape, 4), np.uint8)
+    rgba[..., 0] = 255
+    rgba[..., 1] = np.rint(200 * (1 - saliency))
+    rgba[..., 3] = np.rint(200 * np.clip(saliency, 0, 1))
+    file = io.BytesIO()
+    Image.fromarray(rgba, "RGBA").save(file, "PNG")
+    return file.getvalue()
+
+
+def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
+    """Assess films until `stop` is set, the parent process is gone, or a lease of this process is beyond repair."""
+    with closing(open_store(Path(config.state))) as store:
+        with transaction(store):
+            queue.release(store, "the worker stopped before it was done")
+        worker = Worker(config, store)
+        with transaction(store):
+            notices.clear(store, "worker")
+        ready()
+        parent, seen = os.getppid(), -1
+        while not stop.is_set() and os.getppid() == parent:
+            if worker.step():
+                continue
+            if (at := changes(store)) == seen:
+                stop.wait(POLL_SECONDS)
+                # a job whose retry is due makes no change in the database: look again every so often
+                seen = (
+                    -1
+                    if store.execute("SELECT 1 FROM job WHERE state IN ('ready', 'leased') LIMIT 1").fetchone()
+                    else at
+                )
+            else:
+                seen = at
+
+
+def limit_memory(mebibytes: int) -> None:
+    """Stop this process rather than the box when a film asks for absurd memory."""
+    if mebibytes:
+        resource.setrlimit(resource.RLIMIT_AS, (mebibytes * 2**20, mebibytes * 2**20))

@@ -1,0 +1,123 @@
+"""Bundles: a model as a folder whose manifest says what it is for, what each file's hash is and where its thresholds lie."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+
+class Mismatch(ValueError):
+    """A bundle is not what its manifest says; the message is one line that says which part."""
+
+
+class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Thresholds on the calibrated probability; `soon` is never above `immediate`."""
+
+    soon: float
+    immediate: float
+    evidence: str
+    """What they achieved in evaluation, with counts."""
+
+
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something the model looks for, in one domain; data, no code."""
+
+    key: str
+    label: str
+    scheme: str
+    code: str
+    meaning: str
+    domain: str
+    output: int
+    slope: float
+    intercept: float
+    """Calibrated probability = sigmoid(slope x logit + intercept) (Platt 1999)."""
+    calibration_covariance: tuple[float, float, float]
+    """Variance of the slope, covariance, variance of the intercept; for the interval on the logit scale."""
+    operating_points: dict[str, OperatingPoint]
+
+
+class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For whom the evidence speaks: ages in years, from `age_min` up to but not including `age_max`."""
+
+    key: str
+    age_min: float
+    age_max: float
+
+
+class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far this device's outputs may lie from the golden ones, as probability."""
+
+    tolerance: float
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Films the model learnt from, and on what terms."""
+
+    name: str
+    films: int
+    patients: int
+    terms: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a bundle says of itself (`manifest.toml`)."""
+
+    id: str
+    version: str
+    title: str
+    created: str
+    modalities: tuple[str, ...]
+    views: tuple[str, ...]
+    minimum_size: int
+    """Shorter side of a film in pixels, below which the model does not speak."""
+    input_size: int
+    default_operating_point: str
+    files: dict[str, str]
+    """SHA-256 of every other file of the bundle."""
+    self_test: SelfTest
+    domains: tuple[Domain, ...]
+    findings: tuple[Finding, ...]
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were found to be what the manifest says."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    """SHA-256 of the manifest, and so of everything in the bundle."""
+
+
+SHIPPED = Path(__file__).parent / "zoo" / "cxr-lite0"
+"""The bundle that comes with Outpost."""
+
+
+def load(path: Path) -> Bundle:
+    """Read a bundle and check every hash.
+
+    Raises `Mismatch` when a file is not what the manifest says, OSError when one is missing.
+    """
+    raw = (path / "manifest.toml").read_bytes()
+    try:
+        manifest = msgspec.toml.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Mismatch(f"manifest.toml: {error}") from None
+    for name, expected in manifest.files.items():
+        if hashlib.sha256((path / name).read_bytes()).hexdigest() != expected:
+            raise Mismatch(f"{name}: its hash is not the one in the manifest")
+    domains = {domain.key for domain in manifest.domains}
+    for finding in manifest.findings:
+        if finding.domain not in domains:
+            raise Mismatch(f"finding {finding.key}: no domain {finding.domain}")
+        if manifest.default_operating_point not in finding.operating_points:
+            raise Mismatch(f"finding {finding.key}: no operating point {manifest.default_operating_point}")
+        for name, point in finding.operating_points.items():
+            if not 0 <= point.soon <= point.immediate <= 1:
+                raise Mismatch(f"finding {finding.key}: operating point {name} is out of order")
+    return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())

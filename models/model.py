@@ -1,0 +1,163 @@
+"""A model on this device: prepare, infer, doubt, calibrate; and whether it computes here what it shall."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models import backends, phantom
+from models.bundle import Bundle, Mismatch
+from models.prepare import prepare
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the network says of one film, before calibration."""
+
+    logits: Array
+    """(outputs,)"""
+    maps: Array
+    """(outputs, h, w): class activation maps (Zhou 2016); for a linear head equal to Grad-CAM up to scale."""
+    embedding: Array
+    """(dimensions,): the features the logits are linear in."""
+
+
+@dataclass(frozen=True)
+class Probability:
+    """A calibrated probability of one finding, with the 95 % interval of its calibration."""
+
+    finding: str
+    label: str
+    scheme: str
+    code: str
+    meaning: str
+    value: float
+    low: float
+    high: float
+
+
+class Model:
+    """A bundle, loaded and ready on this device."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self._backend = backends.load("onnx", bundle.path / "model.onnx", threads)
+        with np.load(bundle.path / "gate.npz") as arrays:
+            self._gate = {name: arrays[name] for name in arrays.files}
+
+    def prepare(self, gray: Array) -> Array:
+        """The tensor for a film (rows, columns) in [0, 1] with square pixels and bright bones."""
+        return prepare(gray, self.manifest.input_size)
+
+    def infer(self, tensor: Array) -> Scores:
+        """Run the network."""
+        outputs = self._backend.run(tensor)
+        return Scores(outputs["logits"][0], outputs["maps"][0], outputs["embedding"][0])
+
+    def domain_of(self, age_years: float) -> str | None:
+        """The domain that speaks for this age, or None when there is no evidence at it."""
+        for domain in self.manifest.domains:
+            if domain.age_min <= age_years < domain.age_max:
+                return domain.key
+        return None
+
+    def doubt(self, gray: Array, tensor: Array, scores: Scores) -> str | None:
+        """Why this picture should not be assessed, or None; the first that applies.
+
+        From the picture's statistics, from a classifier of faults on the embedding, and from the Mahalanobis distance to
+        the films the model knows (Lee 2018).
+        """
+        low, high = np.percentile(gray, (5, 95))
+        if high - low < 0.08 or float(np.mean((gray <= 0.002) | (gray >= 0.998))) > 0.6:
+            return "unreadable_exposure"
+        gate, features = self._gate, _features(tensor, scores)
+        votes = (features - gate["fault_mean"]) @ gate["fault_weights"] + gate["fault_bias"]
+        fault = int(np.argmax(votes))
+        if votes[fault] - votes[0] > gate["fault_margin"]:  # 0 is: nothing wrong
+            return str(gate["faults"][fault])
+        distance = np.sqrt(np.mean(np.square((features - gate["known_mean"]) @ gate["known_whitening"])))
+        return "out_of_distribution" if distance > gate["known_distance"] else None
+
+    def calibrate(self, scores: Scores, domain: str) -> tuple[Probability, ...]:
+        """Calibrated probabilities of the domain's findings; the interval is that of the calibration (delta method)."""
+        return tuple(
+            self._probability(finding.key, float(scores.logits[finding.output]))
+            for finding in self.manifest.findings
+            if finding.domain == domain
+        )
+
+    def _probability(self, key: str, logit: float) -> Probability:
+        finding = next(finding for finding in self.manifest.findings if finding.key == key)
+        center = finding.slope * logit + finding.intercept
+        slope_variance, covariance, intercept_variance = finding.calibration_covariance
+        variance = logit * logit * slope_variance + 2 * logit * covariance + intercept_variance
+        spread = 1.96 * math.sqrt(max(variance, 0.0))
+        return Probability(
+            finding=key,
+            label=finding.label,
+            scheme=finding.scheme,
+            code=finding.code,
+            meaning=finding.meaning,
+            value=_sigmoid(center),
+            low=_sigmoid(center - spread),
+            high=_sigmoid(center + spread),
+        )
+
+    def saliency(self, scores: Scores, finding: str) -> Array:
+        """Where a finding's logit comes from: (h, w) in [0, 1], the strongest place 1; all 0 where nothing speaks for it."""
+        output = next(known.output for known in self.manifest.findings if known.key == finding)
+        positive: Array = np.maximum(scores.maps[output], 0)
+        top = float(positive.max())
+        return positive / np.float32(top) if top > 0 else positive
+
+    def device_digest(self, operating_point: str) -> str:
+        """SHA-256 over model, calibration and operating point (all three are in the manifest, or hashed by it)."""
+        return hashlib.sha256(f"{self.bundle.digest} {operating_point}".encode()).hexdigest()
+
+    def self_test(self) -> None:
+        """Compare this device's outputs for synthesized films with the golden ones. Raises `Mismatch`."""
+        with np.load(self.bundle.path / "golden.npz") as golden:
+            expected = golden["probabilities"]
+        found = golden_outputs(self)
+        if found.shape != expected.shape:
+            raise Mismatch(f"golden.npz: shape {expected.shape}, the model gives {found.shape}")
+        worst = float(np.abs(found - expected).max())
+        if not worst <= self.manifest.self_test.tolerance:
+            raise Mismatch(f"self-test: off by {worst:.4f}, {self.manifest.self_test.tolerance} allowed")
+
+
+def golden_outputs(model: Model) -> npt.NDArray[np.float64]:
+    """Probabilities (films, findings) of the synthesized films of the self-test."""
+    rows = []
+    for seed in range(2):
+        scores = model.infer(model.prepare(phantom.chest(seed, size=(256, 256), opacity=seed == 1)))
+        rows.append(
+            [
+                model._probability(finding.key, float(scores.logits[finding.output])).value
+                for finding in model.manifest.findings
+            ]
+        )
+    return np.array(rows)
+
+
+def _features(tensor: Array, scores: Scores) -> Array:
+    """What the gate looks at: the embedding, and a thumbnail that keeps what is where."""
+    return np.concatenate([scores.embedding, thumbnail(tensor[0, 0]).ravel()])
+
+
+def thumbnail(square: Array, side: int = 14) -> Array:
+    """Block means of a square picture: (side, side)."""
+    block = square.shape[0] // side
+    means: Array = square.reshape(side, block, side, block).mean(axis=(1, 3), dtype=np.float32)
+    return means
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

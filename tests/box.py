@@ -1,0 +1,107 @@
+"""A box under test: a real `outpost` in a process of its own, and DICOM senders next to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+
+from edge import config as settings
+from edge.config import Config, Intake, Web
+from edge.records import Film
+from edge.state import results
+from edge.state.store import open_store
+
+PATIENCE = 120.0
+"""Seconds until something that must happen counts as never happening; no test passes because of it."""
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    """A port that is free on loopback right now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something that must happen."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"never happened: {what}"
+        time.sleep(0.05)
+
+
+class Box:
+    """A box on a state folder: start, kill and start again; the state stays."""
+
+    def __init__(
+        self, folder: Path, command: str = "serve", watch: Sequence[Path] = (), like: Box | None = None
+    ) -> None:
+        self.folder = folder
+        self.command = command
+        self.config = (
+            like.config
+            if like is not None
+            else Config(
+                state=str(folder / "box"),
+                intake=Intake(port=free_port(), disk_floor_mib=0, watch=tuple(map(str, watch))),
+                web=Web(port=free_port()),
+            )
+        )
+        self.file = folder / "outpost.toml"
+        settings.save(self.config, self.file)
+
+    @property
+    def port(self) -> int:
+        """The DICOM port."""
+        return self.config.intake.port
+
+    def launch(self, *killer: str) -> None:
+        """Start the process, under `tests/fault/killer.py` where that is asked for."""
+        program = [str(ROOT / "tests/fault/killer.py"), *killer, "--"] if killer else ["-m", "edge"]
+        arguments = [sys.executable, *program, "--config", str(self.file), self.command]
+        self.process = subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    def start(self, *killer: str) -> Box:
+        """Launch it, and wait until films can be sent, or until the killer struck before that."""
+        self.launch(*killer)
+        until(lambda: self.answers() or self.process.poll() is not None, "the DICOM port opens")
+        return self
+
+    def answers(self) -> bool:
+        """Whether the DICOM port is open."""
+        with closing(socket.socket()) as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """A power cut, as far as processes can tell."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Box:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE)
+
+    def films(self) -> list[Film]:
+        """What the worklist is made of."""
+        with closing(open_store(Path(self.config.state))) as store:
+            return list(results.films(store))
+
+    def decided(self, number: int) -> list[Film]:
+        """The films, once so many have an outcome."""
+        until(lambda: sum(film.decision is not None for film in self.films()) >= number, f"{number} films are decided")
+        return self.films()

@@ -1,0 +1,353 @@
+"""The clinic's pages as a person meets them: the real server, Debian's Chromium, a box filled by hand."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge.config import Config, Web, Worker
+from edge.records import Assessment, Decision, Finding, Header, Outcome, Reason, Refusal, Urgency
+from edge.state import arrivals, queue, results
+from edge.state.objects import Objects
+from edge.state.store import now, open_store, transaction
+from web import clinic
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP clinic.test 127.0.0.1",  # a plain-HTTP name is not a secure context, as on a clinic's network
+]
+SIZES = {"portrait": (800, 1280), "landscape": (1280, 800)}
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+def _missing(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"CI needs {what}")
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("playwright: pip install playwright axe-playwright-python")
+    if not CHROMIUM.exists():
+        _missing("Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A box in service: two assessed films, one without age, one refused, one waiting, two in conflict."""
+    folder = tmp_path_factory.mktemp("box")
+    (folder / "card.md").write_text(
+        "# A demonstrator\n\n**Not** for clinical use.\n\n- one\n- two\n\nTrained on few films.\n\n| figure | value |\n|---|---|\n| AUC | 0.9 |\n"
+    )
+    config = Config(state=str(folder / "state"), web=Web(port=0), worker=Worker(bundle=str(folder)))
+    with closing(open_store(Path(config.state))) as store:
+        films = SimpleNamespace(
+            immediate=film(config, store, Outcome.IMMEDIATE, "DIALLO^Mariama", minutes=12, probability=0.86),
+            routine=film(config, store, Outcome.ROUTINE, "OKAFOR^Chinedu", minutes=41, probability=0.04),
+            soon=film(config, store, Outcome.SOON, "حسن^ليلى", minutes=305, probability=0.43),
+            no_age=film(config, store, Outcome.COULD_NOT_ASSESS, "MWANGI^Joseph", 25, reason=Reason.AGE_UNKNOWN),
+            lateral=film(
+                config, store, Outcome.COULD_NOT_ASSESS, "<script>alert(1)</script>", 9, reason=Reason.NOT_FRONTAL
+            ),
+            long=film(
+                config, store, Outcome.ROUTINE, "Нгуен ليلى 陳大文 Wolfeschlegelstein " * 8, minutes=3, probability=0.2
+            ),
+            waiting=film(config, store, None, "", minutes=1),
+            twin=film(config, store, Outcome.ROUTINE, "KAMAU^Grace", minutes=7, probability=0.1, uid="1.2.3.4"),
+            other=film(config, store, Outcome.ROUTINE, "KAMAU^Grace", minutes=6, probability=0.1, uid="1.2.3.4"),
+        )
+    with serving(config) as port:
+        yield SimpleNamespace(config=config, port=port, url=f"http://127.0.0.1:{port}", films=films)
+
+
+@contextmanager
+def serving(config: Config) -> Iterator[int]:
+    stop, ready, ports = threading.Event(), threading.Event(), list[int]()
+
+    def listening(port: int) -> None:
+        ports.append(port)
+        ready.set()
+
+    thread = threading.Thread(target=clinic.run, args=(config, stop, listening))
+    thread.start()
+    assert ready.wait(10)
+    yield ports[0]
+    stop.set()
+    thread.join()
+
+
+def film(
+    config: Config,
+    store: Any,
+    outcome: Outcome | None,
+    name: str,
+    minutes: float = 0,
+    probability: float = 0.5,
+    reason: Reason | None = None,
+    uid: str = "",
+) -> int:
+    objects = Objects(Path(config.state))
+    with transaction(store):
+        at = now() - timedelta(minutes=minutes)
+        sha256 = objects.put(f"{name}{minutes}".encode()).sha256
+        number, _ = arrivals.add(store, uid or f"1.2.{sha256[:9]}", sha256, "MODALITY", at, Urgency.ROUTINE)
+        queue.add(store, number, Urgency.ROUTINE, at)
+        if outcome is not None:
+            decide(objects, store, number, outcome, name, probability, reason)
+    return number
+
+
+def decide(
+    objects: Objects,
+    store: Any,
+    number: int,
+    outcome: Outcome,
+    name: str,
+    probability: float,
+    reason: Reason | None,
+    run: int = 1,
+) -> None:
+    finding = Finding(
+        "pneumonia",
+        "Pneumonia",
+        "SCT",
+        "233604007",
+        probability,
+        max(probability - 0.14, 0),
+        min(probability + 0.1, 1),
+        "balanced",
+        0.3,
+        0.7,
+    )
+    effusion = replace(
+        finding, finding="effusion", label="Pleural effusion", code="60046008", probability=0.03, low=0.01, high=0.07
+    )
+    decision = Decision(
+        outcome,
+        () if reason else (finding, effusion),
+        "demonstrator 1.0",
+        "2.25.1234567890",
+        Refusal(reason, "for the technician") if reason else None,
+    )
+    header = Header(
+        PatientName=name,
+        PatientID="CL-00417",
+        PatientSex="F",
+        StudyDate=date(2026, 11, 20),
+        age_years=None if reason is Reason.AGE_UNKNOWN else 34.0,
+    )
+    picture = objects.put(chest(number))
+    stages = {"header": 3.1, "decode": 41.2, "infer": 66.0}
+    results.add(store, number, run, Assessment(header, decision, None if reason else heat(), stages), now())
+    results.add_rendition(store, number, picture.sha256)
+
+
+def chest(seed: int) -> bytes:
+    y, x = np.mgrid[-1:1:600j, -1:1:500j]
+    lungs = sum(np.exp(-(((x - side * 0.42) / 0.28) ** 4) - ((y + 0.05) / 0.6) ** 4) for side in (-1, 1))
+    gray = np.clip(0.75 - 0.55 * lungs + 0.05 * np.sin(y * 25 + np.abs(x) * 3), 0, 1)
+    gray += np.random.default_rng(seed).normal(0, 0.01, gray.shape)
+    return png(np.rint(np.clip(gray, 0, 1) * 65535).astype(np.uint16))
+
+
+def heat() -> bytes:
+    rgba = np.zeros((7, 7, 4), np.uint8)
+    rgba[..., 0] = 255
+    rgba[3:5, 1:3, 3] = 200
+    return png(rgba)
+
+
+def png(pixels: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A tablet's page; it fails the test when the page asks for anything outside the box, or logs an error."""
+    with opened(browser) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser: Any, size: str = "landscape", **options: Any) -> Iterator[Any]:
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, **options)
+    asked, said = [], []
+    context.on("request", lambda request: asked.append(request.url))
+    context.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page = context.new_page()
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.errors = said
+    yield page
+    context.close()
+    assert asked
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "http://clinic.test:"))] == []
+    assert said == []
+
+
+def loaded(page: Any, picture: str) -> None:
+    page.evaluate("picture => document.querySelector(picture).decode()", picture)
+
+
+def paths(films: Any) -> dict[str, str]:
+    return {
+        "worklist": "/",
+        "film": f"/films/{films.immediate}",
+        "no-age": f"/films/{films.no_age}",
+        "refused": f"/films/{films.lateral}",
+        "waiting": f"/films/{films.waiting}",
+        "long-name": f"/films/{films.long}",
+        "twin": f"/films/{films.twin}",
+        "arabic": f"/films/{films.soon}",
+        "model": "/model",
+        "nothing": "/films/999",
+    }
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_is_accessible(browser: Any, box: Any, size: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    pictures = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    for name, path in paths(box.films).items():
+        with opened(browser, size) as page:
+            page.goto(box.url + path)
+            page.screenshot(path=pictures / f"{name}-{size}.png", full_page=True)
+            if name == "nothing":
+                page.errors.clear()  # the 404 itself
+            if page.locator("label[for=map]").count():
+                page.click("label[for=map]")
+                loaded(page, ".map")
+                page.screenshot(path=pictures / f"{name}-map-{size}.png")
+            found = axe.run(page, options=RULES)
+            assert found.violations_count == 0, f"{name}: {found.generate_report()}"
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+                f"{name} is wider than the tablet"
+            )
+            small = page.evaluate(
+                """[...document.querySelectorAll('a, button, input, summary, label.button')].filter(e => {
+                    const box = e.getBoundingClientRect();
+                    const after = getComputedStyle(e, '::after');
+                    return box.width > 1 && box.top >= 0 && after.position !== 'absolute' && Math.round(box.height) < 44;
+                }).map(e => e.outerHTML)"""
+            )
+            assert small == [], f"{name}: too small for a finger"
+
+
+def test_the_map_is_hidden_until_asked_for_and_works_by_keyboard(page: Any, box: Any) -> None:
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{box.url}/films/{box.films.immediate}")
+    loaded(page, ".pixels")
+    picture = page.locator(".map")
+    assert not picture.is_visible()
+    assert not any(url.endswith("map.png") for url in asked)
+
+    page.focus("#map")
+    page.keyboard.press("Space")
+    loaded(page, ".map")
+    assert picture.is_visible()
+    assert "Where, not why" in page.inner_text("#map-meaning")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("getComputedStyle(document.querySelector('.map')).opacity") == "0.4"
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    assert page.evaluate("getComputedStyle(document.querySelector('.map')).opacity") == "1"
+    assert picture.bounding_box() == page.locator(".pixels").bounding_box()
+    page.focus("#map")
+    page.keyboard.press("Space")
+    assert not picture.is_visible()
+
+
+def test_a_new_film_appears_within_two_seconds_and_the_focus_stays(page: Any, box: Any) -> None:
+    page.goto(box.url)
+    link = f"#open-{box.films.routine}"
+    page.focus(link)
+    with closing(open_store(Path(box.config.state))) as store:
+        number = film(box.config, store, Outcome.SOON, "TRAORE^Awa", minutes=600)
+    page.wait_for_selector(f"#film-{number}", timeout=2000)
+    assert page.locator("#rows li").first.get_attribute("id") == f"film-{number}"
+    assert page.evaluate("'#' + document.activeElement.id") == link
+    positions = page.locator(".position").all_inner_texts()
+    assert [int(text.split()[-1]) for text in positions] == list(range(1, len(positions) + 1))
+
+
+def test_a_waiting_film_page_completes_by_itself(page: Any, box: Any) -> None:
+    with closing(open_store(Path(box.config.state))) as store:
+        number = film(box.config, store, None, "")
+        page.goto(f"{box.url}/films/{number}")
+        assert "being prepared" in page.inner_text("#picture")
+        with transaction(store):
+            decide(Objects(Path(box.config.state)), store, number, Outcome.ROUTINE, "SOW^Fatou", 0.1, None)
+    page.wait_for_selector("#picture .pixels", timeout=3000)
+    page.wait_for_selector("#answer .outcome.routine", timeout=3000)
+    assert "SOW, Fatou" in page.inner_text("h1")
+
+
+def test_a_lost_connection_is_said(browser: Any, tmp_path: Path) -> None:
+    config = Config(state=str(tmp_path), web=Web(port=0))
+    with opened(browser) as page:
+        with serving(config) as port:
+            page.goto(f"http://127.0.0.1:{port}/")
+            page.wait_for_timeout(1500)
+            assert not page.locator("#stale").is_visible()
+        page.wait_for_selector("#stale:not([hidden])", timeout=10000)
+        page.errors.clear()  # the refused connections
+
+
+def test_the_age_is_entered_on_plain_http_by_its_network_name(page: Any, box: Any) -> None:
+    with closing(open_store(Path(box.config.state))) as store:
+        number = film(box.config, store, Outcome.COULD_NOT_ASSESS, "SECK^Omar", 2, reason=Reason.AGE_UNKNOWN)
+    page.goto(f"http://clinic.test:{box.port}/films/{number}")
+    assert not page.evaluate("isSecureContext")
+    page.click("form button")
+    assert page.locator(".wrong").count() == 2
+    assert page.evaluate("document.activeElement.id") == "years"
+    page.fill("#years", "34,5")
+    page.fill("#name", "Nurse Ba")
+    page.click("form button")
+    page.wait_for_selector("text=The age was entered")
+    assert page.url.endswith(f"/films/{number}")
+    page.errors.clear()  # the 422 that was asked for
+
+
+def test_everything_works_without_javascript(browser: Any, box: Any) -> None:
+    with opened(browser, java_script_enabled=False) as page:
+        page.goto(box.url)
+        assert page.locator("meta[http-equiv=refresh]").count() == 1
+        page.click(f"#open-{box.films.immediate}")
+        assert not page.locator(".map").is_visible()
+        page.click("label[for=map]")
+        assert page.locator(".map").is_visible()
+        assert not page.locator("#opacity").is_visible()

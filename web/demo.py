@@ -1,0 +1,76 @@
+"""`outpost demo`: a temporary box that is sent real and synthesized films over its own DICOM port, and shows what comes of them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from edge import box, intake
+from edge.config import Config, Intake, Web
+from edge.errors import Misconfigured
+from edge.records import Film
+from edge.samples import Sample, samples
+from edge.sending import send
+from edge.state import acceptances, results
+from edge.state.store import now, open_store, transaction
+from edge.triage import table
+from edge.worker import open_reader
+from web import clinic
+
+POLL_SECONDS = 0.02
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Print the ranked list and exit.")
+def demo(once: bool) -> None:
+    """Show a box at work: films in over DICOM, a ranked worklist out."""
+    with tempfile.TemporaryDirectory(prefix="outpost-demo-") as folder:
+        config = Config(state=folder, intake=Intake(port=0, disk_floor_mib=0), web=Web(port=0))
+        accept_for_demonstration(config)
+        with (
+            box.service(intake.run, config) as dicom,
+            box.service(clinic.run, config) as pages,
+            box.worker(config) as worker,
+        ):
+            click.echo(f"A box for demonstration: DICOM port {dicom}, pages at http://{config.web.host}:{pages}/")
+            films = send_and_wait(config, dicom, worker)
+            click.echo(table(films, stages=True))
+            if not once:
+                click.echo(f"\nOpen http://{config.web.host}:{pages}/ in a browser. Ctrl-C ends the demonstration.")
+                box.stop_on_signal().wait()
+
+
+def accept_for_demonstration(config: Config) -> None:
+    """Take this box out of shadow mode, as a site's signed acceptance would; a temporary box only."""
+    with closing(open_store(Path(config.state))) as store, transaction(store):
+        reader = open_reader(config)
+        acceptances.sign(store, reader.device_uid, reader.operating_point, "demonstration", now())
+
+
+def send_and_wait(config: Config, port: int, worker: box.WorkerProcess) -> list[tuple[Path, Film]]:
+    """Send the sample films by C-STORE, wait for their outcomes, and give each with its sample's name."""
+    with tempfile.TemporaryDirectory(prefix="outpost-samples-") as folder:
+        sent: list[Sample] = []
+        with click.progressbar(samples(Path(folder)), label="Sending films   ", file=sys.stderr) as bar:
+            for sample in bar:
+                send(config.intake.host, port, config.intake.ae_title, sample.path)
+                sent.append(sample)
+    names = {index: Path(sample.name) for index, sample in enumerate(sent, 1)}
+    with (
+        closing(open_store(Path(config.state))) as store,
+        click.progressbar(length=len(sent), label="Assessing films ", file=sys.stderr) as bar,
+    ):
+        done = 0
+        while done < len(sent):
+            if worker.failed:
+                raise Misconfigured(worker.failed)
+            decided = [film for film in results.films(store) if film.decision is not None]
+            bar.update(len(decided) - done)
+            done = len(decided)
+            time.sleep(POLL_SECONDS)
+    return [(names[film.arrival.id], film) for film in decided]
