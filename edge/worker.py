@@ -126,7 +126,10 @@ def assess(path: Path, reader: Reader, supplied_age: float | None = None) -> Ass
         return ends(Refusal(Reason.AGE_OUT_OF_SCOPE, f"{age:.1f} years"))
     findings = [reader.finding(probability) for probability in model.calibrate(scores, domain)]
     decision = decide.decide(findings, reader.name, reader.device_uid)
-    leading = max(findings, key=lambda finding: finding.probability)
+    # the map is of the finding that the outcome comes from: the one furthest along its own thresholds
+    leading = max(
+        findings, key=lambda one: (one.probability >= one.immediate, one.probability >= one.soon, one.probability)
+    )
     saliency = _map_png(model.saliency(scores, leading.finding))
     lap("decide")
     return Assessment(said, decision, saliency, lap.milliseconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,21 +31,16 @@ PACKAGES = {
 """Command → the Debian package it comes in."""
 
 
-@pytest.fixture(scope="session")
-def peer() -> Callable[[str], Path]:
-    """The path of a program of another project: `peer("storescu")`.
+def peer(name: str, package: str = "") -> Path:
+    """The path of a program of another project: `peer("storescu")`; `package` is Debian's, where the table lacks it.
 
     Where it is missing the test is skipped and says what to install; in CI it fails, so that nothing goes untested unseen.
     """
-
-    def find(name: str) -> Path:
-        found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-        if found is None:
-            missing = f"{name} is missing: apt-get install {PACKAGES.get(name, name)}"
-            pytest.fail(missing) if CI else pytest.skip(missing)
-        return Path(found)
-
-    return find
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        missing = f"{name} is missing: apt-get install {package or PACKAGES.get(name, name)}"
+        pytest.fail(missing) if CI else pytest.skip(missing)
+    return Path(found)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`python -m models.training STEP --data DIR --work DIR`: films → network → heads → gate → evaluation → card → bundle; `all` runs them."""
+"""`python -m models.training STEP --data DIR --work DIR`: films → network → heads → gate → bundle; `all` runs them."""
 
 from __future__ import annotations
 
@@ -154,8 +154,8 @@ def _finding(number: int, domain: str, every: list[films.Film], found: Any) -> F
         soon = float(np.quantile(sick, 1 - sensitivity))
         top = max(immediate, soon)
         evidence = (
-            f"cross-validated by patient: soon or above {np.mean(sick >= soon):.3f} of {len(sick)} with and {np.mean(well >= soon):.3f} of"
-            f" {len(well)} without; immediate {np.mean(sick >= top):.3f} and {np.mean(well >= top):.3f}"
+            f"cross-validated by patient, {len(sick)} with and {len(well)} without: soon or above {np.mean(sick >= soon):.3f}"
+            f" and {np.mean(well >= soon):.3f}; immediate {np.mean(sick >= top):.3f} and {np.mean(well >= top):.3f}"
         )
         return OperatingPoint(round(soon, 4), round(top, 4), evidence)
 

@@ -179,8 +179,10 @@ def _quantization(
 
         gap = np.abs(probability(int8[rows]) - probability(full[rows]))
         result[finding.key] = {
-            "films": len(rows), "median_difference": round(float(np.median(gap)), 4), "p99_difference": round(float(np.quantile(gap, 0.99)), 4),
-        }  # fmt: skip
+            "films": len(rows),
+            "median_difference": round(float(np.median(gap)), 4),
+            "p99_difference": round(float(np.quantile(gap, 0.99)), 4),
+        }
     reference = OnnxRuntime(work / "float.onnx", 1)
     correlations = []
     for i in [i for i, film in enumerate(every) if film.split == "val"][::6]:

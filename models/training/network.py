@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from models.training.films import SIZE
 
 CALIBRATION_FILMS = 256
+FLOAT_CONVOLUTIONS = 8
+"""The first ones stay in float: it more than halves the error of the features and costs no measured time."""
 
 
 def export(work: Path) -> None:
@@ -65,6 +67,7 @@ def quantize(work: Path, pictures: npt.NDArray[np.uint8]) -> None:
             return None if film is None else {"image": (film[None, None] / np.float32(255)).astype(np.float32)}
 
     quant_pre_process(str(work / "backbone.onnx"), str(work / "folded.onnx"), skip_symbolic_shape=True)
+    convolutions = [node.name for node in onnx.load(str(work / "folded.onnx")).graph.node if node.op_type == "Conv"]
     quantize_static(
         str(work / "folded.onnx"),
         str(work / "backbone.int8.onnx"),
@@ -73,6 +76,7 @@ def quantize(work: Path, pictures: npt.NDArray[np.uint8]) -> None:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS],
     )
 
 

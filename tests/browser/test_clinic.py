@@ -37,6 +37,17 @@ ARGUMENTS = [
     "--disable-sync",
     "--host-resolver-rules=MAP clinic.test 127.0.0.1",  # a plain-HTTP name is not a secure context, as on a clinic's network
 ]
+CARD = """# A demonstrator
+
+**Not** for clinical use.
+
+- one
+- two
+
+| figure | value |
+| --- | --- |
+| AUROC | 0.9 |
+"""
 SIZES = {"portrait": (800, 1280), "landscape": (1280, 800)}
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
@@ -65,9 +76,7 @@ def browser() -> Iterator[Any]:
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A box in service: two assessed films, one without age, one refused, one waiting, two in conflict."""
     folder = tmp_path_factory.mktemp("box")
-    (folder / "card.md").write_text(
-        "# A demonstrator\n\n**Not** for clinical use.\n\n- one\n- two\n\nTrained on few films.\n\n| figure | value |\n|---|---|\n| AUC | 0.9 |\n"
-    )
+    (folder / "card.md").write_text(CARD)
     config = Config(state=str(folder / "state"), web=Web(port=0), worker=Worker(bundle=str(folder)))
     with closing(open_store(Path(config.state))) as store:
         films = SimpleNamespace(

@@ -1,0 +1,152 @@
+"""Models: a bundle is what its manifest says, and the same film gives the same answer however it is windowed."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import phantom
+from models.bundle import SHIPPED, Mismatch, load
+from models.model import Model, Scores
+from models.prepare import prepare
+
+
+@cache
+def shipped() -> Model:
+    return Model(load(SHIPPED))
+
+
+def test_the_shipped_bundle_passes_its_self_test() -> None:
+    shipped().self_test()
+
+
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SHIPPED, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize("name", sorted(load(SHIPPED).manifest.files))
+def test_a_changed_file_is_named(tmp_path: Path, name: str) -> None:
+    bundle = copied(tmp_path)
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    with pytest.raises(Mismatch, match=name):
+        load(bundle)
+
+
+def test_every_file_of_the_bundle_is_hashed() -> None:
+    found = {path.name for path in SHIPPED.iterdir()} - {"manifest.toml"}
+    assert found == set(load(SHIPPED).manifest.files)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("soon = 0", "soon = 1", "out of order"),
+        ('domain = "adult"', 'domain = "cats"', "no domain cats"),
+        ('default_operating_point = "balanced"', 'default_operating_point = "bold"', "no operating point bold"),
+        ("title = ", "motto = ", "manifest.toml"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself(tmp_path: Path, old: str, new: str, says: str) -> None:
+    bundle = copied(tmp_path)
+    manifest = bundle / "manifest.toml"
+    text = manifest.read_text(encoding="utf-8")
+    assert old in text
+    manifest.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(Mismatch, match=says):
+        load(bundle)
+
+
+def test_a_model_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chest = phantom.chest
+    monkeypatch.setattr("models.model.phantom.chest", lambda seed, size, opacity: 1 - chest(seed, size))
+    with pytest.raises(Mismatch, match="self-test"):
+        Model(load(SHIPPED)).self_test()
+
+
+def test_ages_belong_to_one_domain_or_none() -> None:
+    domains = {age: shipped().domain_of(age) for age in (0.9, 1, 5.99, 6, 17.99, 18, 100, 101)}
+    assert list(domains.values()) == [None, "child", "child", None, None, "adult", "adult", None]
+
+
+@given(st.floats(-20, 20), st.floats(0, 10))
+def test_a_higher_logit_is_never_less_probable(logit: float, more: float) -> None:
+    def calibrated(value: float) -> list[tuple[float, float, float]]:
+        scores = Scores(np.full(8, value, np.float32), np.zeros((8, 7, 7), np.float32), np.zeros(4, np.float32))
+        found = shipped().calibrate(scores, "child") + shipped().calibrate(scores, "adult")
+        return [(one.low, one.value, one.high) for one in found]
+
+    for (low, value, high), (_, above, _) in zip(calibrated(logit), calibrated(logit + more), strict=True):
+        assert 0 <= low <= value <= high <= 1
+        assert above >= value
+
+
+@given(st.floats(0.2, 1), st.floats(0, 0.5), st.integers(0, 5))
+def test_the_window_hardly_matters(contrast: float, brightness: float, seed: int) -> None:
+    film = phantom.chest(seed, (300, 280))
+    assert np.abs(prepare(film, 224) - prepare(film * np.float32(contrast) + np.float32(brightness), 224)).max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(224, 224), (448, 448), (489, 461), (2048, 1500)])
+def test_resizing_keeps_the_mean(size: tuple[int, int]) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 1, size[1], dtype=np.float32), size)
+    tensor = prepare(np.ascontiguousarray(ramp), 224)
+    assert tensor.shape == (1, 1, 224, 224) and tensor.dtype == np.float32
+    assert abs(float(tensor.mean()) - 0.5) < 0.01
+    assert np.all(np.diff(tensor[0, 0, 0]) >= 0)
+
+
+FAULTS = {
+    "wrong_polarity": lambda film: 1 - film,
+    "rotated": lambda film: np.ascontiguousarray(np.rot90(film)),
+    "unreadable_exposure": lambda film: np.full_like(film, 0.5),
+}
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+def test_a_fault_in_the_picture_has_its_name(reason: str) -> None:
+    film = FAULTS[reason](phantom.chest(1, (512, 512))).astype(np.float32)
+    tensor = shipped().prepare(film)
+    assert shipped().doubt(film, tensor, shipped().infer(tensor)) == reason
+
+
+def test_noise_is_no_chest() -> None:
+    film = np.random.default_rng(1).random((512, 512), np.float32)
+    tensor = shipped().prepare(film)
+    assert shipped().doubt(film, tensor, shipped().infer(tensor)) is not None
+
+
+def test_the_phantom_is_a_chest_and_has_a_map() -> None:
+    film = phantom.chest(1)
+    scores = shipped().infer(shipped().prepare(film))
+    assert shipped().doubt(film, shipped().prepare(film), scores) is None
+    for finding in shipped().manifest.findings:
+        saliency = shipped().saliency(scores, finding.key)
+        assert saliency.shape == (7, 7)
+        assert 0 <= saliency.min() and saliency.max() in (0, 1)
+
+
+def test_the_map_sums_to_the_logit() -> None:
+    scores = shipped().infer(shipped().prepare(phantom.chest(2)))
+    other = shipped().infer(shipped().prepare(phantom.chest(3, opacity=True)))
+    difference = scores.maps.mean((1, 2)) - other.maps.mean((1, 2))
+    assert np.allclose(difference, scores.logits - other.logits, atol=1e-3)
+
+
+def test_the_device_changes_with_the_operating_point() -> None:
+    assert shipped().device_digest("balanced") != shipped().device_digest("sensitive")
+    assert shipped().device_digest("balanced") == Model(load(SHIPPED)).device_digest("balanced")
+
+
+def test_the_card_is_whole() -> None:
+    card = (SHIPPED / "card.md").read_text(encoding="utf-8")
+    assert "Not for clinical use" in card and "## What it cannot do" in card
+    for blank in ("None", "nan", "TODO", "[populate]"):
+        assert blank not in card
