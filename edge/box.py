@@ -12,7 +12,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,11 +51,8 @@ class WorkerProcess:
         self._thread.join()
 
     def _watch(self) -> None:
-        with (
-            tempfile.TemporaryDirectory(prefix="outpost-") as folder,
-            closing(open_store(Path(self.config.state))) as store,
-        ):
-            path = Path(folder) / "outpost.toml"
+        with closing(open_store(Path(self.config.state))) as store:
+            path = Path(self.config.state) / "worker.toml"
             settings.save(self.config, path)
             command = [sys.executable, "-m", "edge", "--config", str(path), "worker"]
             while not self._stop.is_set():

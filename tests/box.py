@@ -75,6 +75,7 @@ class Box:
         """Launch it, and wait until films can be sent, or until the killer struck before that."""
         self.launch(*killer)
         until(lambda: self.answers() or self.process.poll() is not None, "the DICOM port opens")
+        assert killer or self.process.poll() is None, f"`outpost {self.command}` ended with {self.process.returncode}"
         return self
 
     def answers(self) -> bool:

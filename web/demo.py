@@ -54,7 +54,7 @@ def accept_for_demonstration(config: Config) -> None:
 
 def send_and_wait(config: Config, port: int, worker: box.WorkerProcess) -> list[tuple[Path, Film]]:
     """Send the sample films by C-STORE, wait for their outcomes, and give each with its sample's name."""
-    with tempfile.TemporaryDirectory(prefix="outpost-samples-") as folder:
+    with tempfile.TemporaryDirectory(dir=config.state) as folder:
         sent: list[Sample] = []
         with click.progressbar(samples(Path(folder)), label="Sending films   ", file=sys.stderr) as bar:
             for sample in bar:

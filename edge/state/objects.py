@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class Objects:
         """Remove what a crash left unfinished and say how many files that were; call before anything is received."""
         leftovers = list(self.incoming.iterdir())
         for file in leftovers:
-            file.unlink()
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
         return len(leftovers)
 
 

@@ -126,10 +126,21 @@ def bundle(work: Path, out: Path) -> None:
         for used in [[film for film in every if film.source == key and film.label is not None]]
     )
     manifest = Manifest(
-        id="cxr-lite0", version=VERSION, title="Chest radiograph demonstrator, EfficientNet-Lite0", created=str(datetime.now(UTC).date()),
-        modalities=("CR", "DX"), views=("PA", "AP"), minimum_size=200, input_size=films.SIZE, default_operating_point="balanced",
-        files={}, self_test=SelfTest(tolerance=0.02), domains=DOMAINS, findings=findings, sources=sources,
-    )  # fmt: skip
+        id="cxr-lite0",
+        version=VERSION,
+        title="Chest radiograph demonstrator, EfficientNet-Lite0",
+        created=str(datetime.now(UTC).date()),
+        modalities=("CR", "DX"),
+        views=("PA", "AP"),
+        minimum_size=200,
+        input_size=films.SIZE,
+        default_operating_point="balanced",
+        files={},
+        self_test=SelfTest(tolerance=0.02),
+        domains=DOMAINS,
+        findings=findings,
+        sources=sources,
+    )
     _write(manifest, out, ("model.onnx", "gate.npz"))
     model = Model(load(out))
     np.savez(out / "golden.npz", probabilities=golden_outputs(model))

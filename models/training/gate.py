@@ -106,5 +106,5 @@ def fit(
         faults=np.array(FAULTS), fault_mean=mean.astype(np.float32), fault_bias=model.intercept_.astype(np.float32),
         fault_weights=(model.coef_ / scale).T.astype(np.float32), fault_margin=np.float32(1.5),
         known_mean=center.astype(np.float32), known_whitening=whitening.astype(np.float32),
-        known_distance=np.float32(1.25 * np.quantile(distances, 1 - KNOWN_REFUSED)),
+        known_distance=np.float32(1.4 * np.quantile(distances, 1 - KNOWN_REFUSED)),
     )  # fmt: skip
