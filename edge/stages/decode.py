@@ -65,7 +65,9 @@ def _decode(dataset: Dataset, working: bool) -> Radiograph | Refusal:
         if isinstance(stored, Refusal):
             return stored
         # JPEG 2000 may have come reduced already; what is left of the factor is averaged here
-        values, valid = _average(stored, max(1, round(factor * stored.shape[0] / rows)), _padding(dataset))
+        reduced = round(rows / stored.shape[0])
+        values, valid = _average(stored, max(1, factor // reduced), _padding(dataset))
+        values = _centered(values, reduced)
         gray = _isotropic(_presentation(dataset, values, valid), dataset)
         return Radiograph(gray, rows, columns)
     except (MemoryError, KeyboardInterrupt, SystemExit):
@@ -207,6 +209,19 @@ def _average(
     counts = _block_sum(inside.view(np.uint8), factor)
     sums = _block_sum(np.where(inside, stored, stored.dtype.type(0)), factor)
     return (sums / np.maximum(counts, 1)).astype(np.float32), counts > 0
+
+
+def _centered(values: npt.NDArray[np.float32], reduced: int) -> npt.NDArray[np.float32]:
+    """Move what came reduced to where block means lie.
+
+    A reduced JPEG 2000 sample sits on the first pixel of its block (ISO 15444-1 F.3), a mean in the middle of it.
+    """
+    if reduced > 1:
+        share = np.float32((reduced - 1) / (2 * reduced))
+        for axis in (0, 1):
+            following = np.concatenate([values.take(range(1, values.shape[axis]), axis), values.take([-1], axis)], axis)
+            values = values + share * (following - values)
+    return values
 
 
 def _block_sizes(shape: tuple[int, ...], factor: int) -> npt.NDArray[np.float32]:

@@ -102,11 +102,21 @@ def fit_gate(work: Path) -> None:
 
     made, wrong = gate.examples(pictures[rows("train", 400)], SEED)
     made_embeddings = network.embed(work / "probe.onnx", made, "Embedding faults        ")
+    synthesized = gate.phantoms()
+    synthesized_embeddings = network.embed(work / "probe.onnx", synthesized, "Embedding phantoms      ")
     known, held_out = rows("train", 1200), rows("val", 400)
     gate.fit(
-        gate.features(embeddings[known], pictures[known]), gate.features(embeddings[held_out], pictures[held_out]),
-        gate.features(made_embeddings, made), wrong, work / "gate.npz",
-    )  # fmt: skip
+        np.concatenate(
+            [
+                gate.features(embeddings[known], pictures[known]),
+                gate.features(synthesized_embeddings, synthesized),
+            ]
+        ),
+        gate.features(embeddings[held_out], pictures[held_out]),
+        gate.features(made_embeddings, made),
+        wrong,
+        work / "gate.npz",
+    )
 
 
 def bundle(work: Path, out: Path) -> None:
