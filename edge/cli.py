@@ -62,8 +62,6 @@ def main(ctx: click.Context, path: Path | None) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    logging.getLogger("pydicom").setLevel(logging.ERROR)  # every oddity of every film is not news to an operator
-    logging.getLogger("pynetdicom").setLevel(logging.ERROR)
     ctx.obj = path
 
 

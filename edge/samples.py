@@ -40,10 +40,10 @@ def samples(folder: Path) -> list[Sample]:
     Raises `Misconfigured` when the package with the real films is missing.
     """
     made: list[tuple[str, Callable[[], Dataset]]] = [
-        ("synthesized adult, clear", lambda: film(phantom.chest(1), "Ndiaye^Awa", "058Y", "F")),
-        ("synthesized child, clear", lambda: film(phantom.chest(2), "Okafor^Chidi", "003Y", "M")),
-        ("synthesized adult, opacity", lambda: film(phantom.chest(3, opacity=True), "Silva^João", "044Y", "M")),
-        ("synthesized child, opacity", lambda: film(phantom.chest(4, opacity=True), "Mwangi^Neema", "002Y", "F")),
+        ("synthesized adult", lambda: film(phantom.chest(1), "Ndiaye^Awa", "058Y", "F")),
+        ("synthesized child", lambda: film(phantom.chest(2), "Okafor^Chidi", "003Y", "M")),
+        ("synthesized adult, denser lung", lambda: film(phantom.chest(3, opacity=True), "Silva^João", "044Y", "M")),
+        ("synthesized child, denser lung", lambda: film(phantom.chest(4, opacity=True), "Mwangi^Neema", "002Y", "F")),
         ("adult, RLE, white is dark", lambda: rle(film(phantom.chest(5), "Haddad^Layla", "031Y", "F", inverse=True))),
         ("age not known", lambda: film(phantom.chest(6), "Traoré^Fatou", "", "F")),
         ("school child, not tested at that age", lambda: film(phantom.chest(7), "Diallo^Ibrahim", "011Y", "M")),

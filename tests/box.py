@@ -44,9 +44,15 @@ class Box:
     """A box on a state folder: start, kill and start again; the state stays."""
 
     def __init__(
-        self, folder: Path, command: str = "serve", watch: Sequence[Path] = (), like: Box | None = None
+        self,
+        folder: Path,
+        command: str = "serve",
+        watch: Sequence[Path] = (),
+        like: Box | None = None,
+        path: Sequence[Path] = (),
     ) -> None:
         self.folder = folder
+        self.path = [*path, ROOT]
         self.command = command
         self.config = (
             like.config
@@ -69,7 +75,9 @@ class Box:
         """Start the process, under `tests/fault/killer.py` where that is asked for."""
         program = [str(ROOT / "tests/fault/killer.py"), *killer, "--"] if killer else ["-m", "edge"]
         arguments = [sys.executable, *program, "--config", str(self.file), self.command]
-        self.process = subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self.process = subprocess.Popen(
+            arguments, cwd=ROOT, env={**os.environ, "PYTHONPATH": ":".join(map(str, self.path))}
+        )
 
     def start(self, *killer: str) -> Box:
         """Launch it, and wait until films can be sent, or until the killer struck before that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from datetime import date
@@ -16,7 +17,9 @@ from pydicom.valuerep import PersonName
 
 from edge.records import Header, Reason, Refusal
 
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # tolerant in: a bad UID must not hide a film
+# tolerant in: a bad UID must not hide a film, nor fill the log
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.ERROR)
 
 ABSURD_BYTES = 256 * 2**20
 """No plain film is larger; the largest detectors give about 50 MB."""
