@@ -93,7 +93,7 @@ def bench(as_json: bool, rounds: int) -> None:
                 )
             figures["peak memory in MiB"] = {"ours": ours.peak(), "theirs": theirs.peak()}
         figures["exec to first result"] = vars(first_result(folder, films["raw"], max(3, rounds // 3)))
-        if shutil.which("storescu") and shutil.which("storescp"):
+        if dcmtk("storescu") and dcmtk("storescp"):
             figures["reception"] = vars(reception(folder, films["raw"], max(3, rounds // 3)))
         else:
             figures["reception"] = "not measured: apt-get install dcmtk"
@@ -113,10 +113,15 @@ def make_films(folder: Path) -> dict[str, Path]:
     for encoding, dataset in made.items():
         paths[encoding] = folder / f"{encoding.replace(' ', '')}.dcm"
         dataset.save_as(paths[encoding], enforce_file_format=True)
-    if shutil.which("dcmcjpeg"):
+    if dcmtk("dcmcjpeg"):
         paths["JPEG Lossless"] = folder / "jpegll.dcm"
-        subprocess.run(["dcmcjpeg", "+e1", str(paths["raw"]), str(paths["JPEG Lossless"])], check=True)
+        subprocess.run([dcmtk("dcmcjpeg"), "+e1", str(paths["raw"]), str(paths["JPEG Lossless"])], check=True)
     return paths
+
+
+def dcmtk(program: str) -> str:
+    """Where dcmtk's program lies, or nothing; pynetdicom's of the same name, which a virtual environment has, is not meant."""
+    return shutil.which(program, path=os.defpath) or ""
 
 
 class Side:
@@ -195,11 +200,11 @@ def reception(folder: Path, path: Path, rounds: int) -> Ratio:
     theirs_at = folder / "storescp"
     theirs_at.mkdir()
     port = box.free_port()
-    storescp = subprocess.Popen(["storescp", "-od", str(theirs_at), str(port)])
+    storescp = subprocess.Popen([dcmtk("storescp"), "-od", str(theirs_at), str(port)])
 
     def send(to: int) -> float:
         start = time.perf_counter()
-        subprocess.run(["storescu", "-pdu", "131072", "127.0.0.1", str(to), *map(str, films)], check=True)
+        subprocess.run([dcmtk("storescu"), "-pdu", "131072", "127.0.0.1", str(to), *map(str, films)], check=True)
         return (time.perf_counter() - start) * 1000
 
     def ours() -> float:
@@ -252,7 +257,9 @@ def memory(folder: Path, path: Path) -> dict[str, int]:
             for _ in range(10):
                 for number, one in enumerate(films):
                     different(one, one, int(time.monotonic_ns()) + number)
-                subprocess.run(["storescu", "-pdu", "131072", "127.0.0.1", str(port), *map(str, films)], check=True)
+                subprocess.run(
+                    [dcmtk("storescu"), "-pdu", "131072", "127.0.0.1", str(port), *map(str, films)], check=True
+                )
             while queue.open_jobs(store, "assess") or queue.open_jobs(store, "render"):
                 time.sleep(0.5)
         return {"idle": idle, "after 100 films": proportional(process.pid)}
