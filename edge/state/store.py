@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,15 +27,27 @@ def open_store(state: Path) -> sqlite3.Connection:
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(state / "outpost.db", timeout=BUSY_SECONDS, isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
-        _migrate(connection)
+        with _alone(state):
+            connection = sqlite3.connect(state / "outpost.db", timeout=BUSY_SECONDS, isolation_level=None)
+            connection.row_factory = sqlite3.Row
+            connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
+            _migrate(connection)
     except (OSError, sqlite3.Error) as error:
         raise Misconfigured(
             f"{state}: cannot be used as the box's state ({error}). Check the folder's owner and disk."
         ) from error
     return connection
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: SQLite does not wait for others when it turns a new database to WAL, it fails."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -44,13 +58,11 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise Misconfigured(
             "The state was written by a newer Outpost. Install that version again, or use another state folder."
         )
-    while version() < len(MIGRATIONS):
+    while (at := version()) < len(MIGRATIONS):
         with transaction(connection):
-            at = version()  # another process may have migrated while this one waited for the lock
-            if at < len(MIGRATIONS):
-                for statement in MIGRATIONS[at].split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {at + 1}")
+            for statement in MIGRATIONS[at].split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {at + 1}")
 
 
 @contextmanager
