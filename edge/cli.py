@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from edge import codecs
 from edge import config as settings
 from edge.errors import OutpostError
 
@@ -37,6 +38,7 @@ class Lazy(click.Group):
         """Import the command of that name."""
         if cmd_name not in COMMANDS:
             return None
+        codecs.defer()
         module, _, function = COMMANDS[cmd_name].partition(":")
         command = getattr(importlib.import_module(module), function)
         assert isinstance(command, click.Command)

@@ -19,7 +19,6 @@ from edge import box, words
 from edge.cli import config_of
 from edge.config import Config, Intake
 from edge.errors import Misconfigured
-from edge.intake import Intake as Doors
 from edge.records import Film, Outcome, Waiting
 from edge.stages import decide
 from edge.state import results
@@ -69,6 +68,8 @@ def assess_files(config: Config, files: Sequence[Path]) -> Iterator[tuple[Path, 
     Raises `Misconfigured` when the model cannot be used.
     """
     with box.worker(config) as worker, closing(open_store(Path(config.state))) as store:
+        from edge.intake import Intake as Doors  # slow to import, so while the worker starts
+
         doors = Doors(config)
         with closing(doors.store):
             accepted = [(path, doors.accept_copy(path, "file")[0]) for path in files]

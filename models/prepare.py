@@ -26,10 +26,10 @@ def prepare(gray: Gray, size: int) -> Gray:
 def _area(length: int, size: int) -> Gray:
     """Weights (size, length) that bring `length` samples to `size`; rows sum to one.
 
-    A triangle twice as wide as a new sample: what lies beyond its resolution is where encodings and detectors differ.
+    A triangle four times as wide as a new sample: the finest detail is where encodings and detectors differ.
     """
     step = length / size
     centers = (np.arange(size) + 0.5) * step
-    distance = np.abs(np.arange(length) + 0.5 - centers[:, None]) / max(step, 1)
+    distance = np.abs(np.arange(length) + 0.5 - centers[:, None]) / (2 * max(step, 1))
     weights = np.maximum(1 - distance, 0)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)

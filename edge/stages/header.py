@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import logging
+import mmap
 import re
 import warnings
 from datetime import date
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pydicom.config
 from pydicom import Dataset, dcmread
@@ -34,17 +35,21 @@ def read(path: Path) -> tuple[Dataset, Header] | Refusal:
     A file without preamble or file meta information is read as long as it has a SOP Class (PS3.10 7.1 asks for both,
     old archives have neither).
     """
-    if path.stat().st_size > ABSURD_BYTES:
-        return Refusal(Reason.TOO_LARGE, f"{path.stat().st_size} bytes")
+    size = path.stat().st_size
+    if size > ABSURD_BYTES:
+        return Refusal(Reason.TOO_LARGE, f"{size} bytes")
+    if size == 0:
+        return Refusal(Reason.NOT_DICOM, "an empty file")
     try:
         with warnings.catch_warnings(action="ignore"):
-            # from memory: a file object would allocate whatever length a damaged element claims
-            return _read(io.BytesIO(path.read_bytes()))
+            # mapped: a file object would allocate whatever length a damaged element claims
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                return _read(cast(BinaryIO, mapped))
     except Exception as error:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
         return Refusal(Reason.DAMAGED, f"{type(error).__name__}: {error}")
 
 
-def _read(file: io.BytesIO) -> tuple[Dataset, Header] | Refusal:
+def _read(file: BinaryIO) -> tuple[Dataset, Header] | Refusal:
     dataset: Dataset
     try:
         dataset = dcmread(file)
@@ -61,7 +66,7 @@ def _read(file: io.BytesIO) -> tuple[Dataset, Header] | Refusal:
     return dataset, _header(dataset)
 
 
-def _without_preamble(file: io.BytesIO) -> Dataset:
+def _without_preamble(file: BinaryIO) -> Dataset:
     """Read what may be a bare data set; whatever cannot be read as one is no DICOM."""
     try:
         file.seek(0)
