@@ -28,14 +28,15 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.5
 PATIENCE_SECONDS = 5.0
-"""How long a worker may take to finish its film when the box stops."""
+"""How long a worker may take to finish what it is doing when the box stops."""
 
 
 class WorkerProcess:
     """The worker as a child: started again when it dies, ended when a film's lease runs out under it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, patience: float = PATIENCE_SECONDS) -> None:
         self.config = config
+        self.patience = patience
         self.failed = ""
         """Why the AI is stopped (safe mode), in words; empty while it works."""
         self._stop = threading.Event()
@@ -46,7 +47,7 @@ class WorkerProcess:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the worker to end after its present film, and wait for that."""
+        """Ask the worker to end after its present job, and end it if that takes more than `patience` seconds."""
         self._stop.set()
         self._thread.join()
 
@@ -77,7 +78,7 @@ class WorkerProcess:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(PATIENCE_SECONDS)
+                process.wait(self.patience)
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
@@ -122,9 +123,9 @@ class Service:
 
 
 @contextmanager
-def worker(config: Config) -> Iterator[WorkerProcess]:
+def worker(config: Config, patience: float = PATIENCE_SECONDS) -> Iterator[WorkerProcess]:
     """The worker process of a box, for the length of the block."""
-    process = WorkerProcess(config)
+    process = WorkerProcess(config, patience)
     process.start()
     try:
         yield process

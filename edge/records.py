@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # most processes of the box never touch a picture
+    import numpy as np
+    import numpy.typing as npt
 
 Sha256 = NewType("Sha256", str)
 """Lower-case hexadecimal SHA-256 of a file in the object store; its name there."""

@@ -67,7 +67,8 @@ def assess_files(config: Config, files: Sequence[Path]) -> Iterator[tuple[Path, 
 
     Raises `Misconfigured` when the model cannot be used.
     """
-    with box.worker(config) as worker, closing(open_store(Path(config.state))) as store:
+    # no patience: what the worker still does after the last outcome is pictures for people, and nobody will look here
+    with box.worker(config, patience=0) as worker, closing(open_store(Path(config.state))) as store:
         from edge.intake import Intake as Doors  # slow to import, so while the worker starts
 
         doors = Doors(config)

@@ -41,10 +41,13 @@ def read(path: Path) -> tuple[Dataset, Header] | Refusal:
     if size == 0:
         return Refusal(Reason.NOT_DICOM, "an empty file")
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            path.open("rb") as file,
             # mapped: a file object would allocate whatever length a damaged element claims
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                return _read(cast(BinaryIO, mapped))
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        ):
+            return _read(cast(BinaryIO, mapped))
     except Exception as error:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
         return Refusal(Reason.DAMAGED, f"{type(error).__name__}: {error}")
 
