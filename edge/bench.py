@@ -24,13 +24,13 @@ from typing import Any
 
 import click
 from pydicom import dcmread
-from pydicom.uid import JPEG2000Lossless, generate_uid
+from pydicom.uid import generate_uid
 
 from edge import box, config
 from edge.config import Config, Intake, Web
 from edge.errors import Misconfigured
 from edge.records import Urgency
-from edge.samples import film, rle
+from edge.samples import film, jpeg2000, rle
 from edge.state import arrivals, queue
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
@@ -103,16 +103,12 @@ def bench(as_json: bool, rounds: int) -> None:
 
 def make_films(folder: Path) -> dict[str, Path]:
     """A synthesized film of 5 megapixels in each encoding; JPEG Lossless is dcmtk's."""
-    plain = film(phantom.chest(1, SIZE), "Bench^Film", "050Y", "F")
-    packed = film(phantom.chest(1, SIZE), "Bench^Film", "050Y", "F")
-    made = {"raw": plain, "RLE": rle(packed)}
-    wavelet = film(phantom.chest(1, SIZE), "Bench^Film", "050Y", "F")
-    wavelet.compress(JPEG2000Lossless, generate_instance_uid=False)
-    made["JPEG 2000"] = wavelet
+    encodings = {"raw": lambda dataset: dataset, "RLE": rle, "JPEG 2000": jpeg2000}
     paths = {}
-    for encoding, dataset in made.items():
+    for encoding, encoded in encodings.items():
         paths[encoding] = folder / f"{encoding.replace(' ', '')}.dcm"
-        dataset.save_as(paths[encoding], enforce_file_format=True)
+        dataset = film(phantom.chest(1, SIZE), "Bench^Film", "050Y", "F")
+        encoded(dataset).save_as(paths[encoding], enforce_file_format=True)
     if dcmtk("dcmcjpeg"):
         paths["JPEG Lossless"] = folder / "jpegll.dcm"
         subprocess.run([dcmtk("dcmcjpeg"), "+e1", str(paths["raw"]), str(paths["JPEG Lossless"])], check=True)
@@ -200,7 +196,7 @@ def reception(folder: Path, path: Path, rounds: int) -> Ratio:
     theirs_at = folder / "storescp"
     theirs_at.mkdir()
     port = box.free_port()
-    storescp = subprocess.Popen([dcmtk("storescp"), "-od", str(theirs_at), str(port)])
+    storescp = subprocess.Popen([dcmtk("storescp"), "-ll", "error", "-od", str(theirs_at), str(port)])
 
     def send(to: int) -> float:
         start = time.perf_counter()

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    JPEG2000Lossless,
     RLELossless,
     generate_uid,
 )
@@ -108,6 +110,16 @@ def film(
 def rle(dataset: FileDataset) -> FileDataset:
     """The same film, run-length encoded (PS3.5 G)."""
     dataset.compress(RLELossless, generate_instance_uid=False)
+    return dataset
+
+
+def jpeg2000(dataset: FileDataset) -> FileDataset:
+    """The same film in reversible JPEG 2000 (PS3.5 A.4.4)."""
+    from openjpeg.utils import encode_array
+
+    codestream = encode_array(dataset.pixel_array, bits_stored=dataset.BitsStored, photometric_interpretation=2)
+    dataset.PixelData = encapsulate([codestream])
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
     return dataset
 
 
