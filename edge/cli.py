@@ -26,6 +26,9 @@ COMMANDS = {
     "bench": "edge.bench:bench",
 }
 
+PICTURELESS = {"serve", "intake", "web"}
+"""Commands whose process moves films without looking at them."""
+
 
 class Lazy(click.Group):
     """A group whose commands are imported when they are called."""
@@ -38,7 +41,7 @@ class Lazy(click.Group):
         """Import the command of that name."""
         if cmd_name not in COMMANDS:
             return None
-        codecs.defer()
+        codecs.defer(pictures=cmd_name not in PICTURELESS)
         module, _, function = COMMANDS[cmd_name].partition(":")
         command = getattr(importlib.import_module(module), function)
         assert isinstance(command, click.Command)

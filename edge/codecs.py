@@ -13,11 +13,14 @@ _PLUGINS = {"gdcm": "gdcm", "pylibjpeg": "pylibjpeg", "jpeg_ls": "pyjpegls"}
 """Packages, and what pydicom calls its plugin for each."""
 
 
-def defer() -> None:
-    """Let pydicom do without its codecs until `load`; call this before anything imports pydicom."""
+def defer(pictures: bool) -> None:
+    """Let pydicom do without its codecs until `load`, and without numpy in a process that has nothing to do with pictures.
+
+    Call this before anything imports pydicom.
+    """
     if "pydicom" not in sys.modules:
         # None is how Python hides a module
-        for package in _PLUGINS:
+        for package in (*_PLUGINS, *(() if pictures else ("numpy",))):
             sys.modules.setdefault(package, None)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ not popped: the next worker tries again, and after three attempts the film ends 
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import os
@@ -253,10 +254,14 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
         with transaction(store):
             notices.clear(store, "worker")
         ready()
-        parent, seen = os.getppid(), -1
+        parent, seen, idle = os.getppid(), -1, False
         while not stop.is_set() and os.getppid() == parent:
             if worker.step():
+                idle = False
                 continue
+            if not idle:
+                give_back_memory()
+                idle = True
             if (at := changes(store)) == seen:
                 stop.wait(POLL_SECONDS)
                 # a job whose retry is due makes no change in the database: look again every so often
@@ -267,6 +272,13 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
                 )
             else:
                 seen = at
+
+
+def give_back_memory() -> None:
+    """Give freed memory back to the system, which glibc does not do by itself (malloc_trim(3))."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def limit_memory(mebibytes: int) -> None:

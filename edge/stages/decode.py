@@ -121,8 +121,13 @@ def _stored_values(dataset: Dataset, factor: int) -> Pixels | Refusal:
         return _jpeg2000(dataset, factor, signed)
     if syntax in _JPEG | _JPEGLS and (refusal := _jpeg_mismatch(dataset)) is not None:
         return refusal
-    if syntax == RLELossless or syntax in _JPEG | _JPEGLS:
-        codecs.load("gdcm" if syntax in _JPEG else "jpeg_ls" if syntax in _JPEGLS else "pylibjpeg", syntax)
+    if syntax == RLELossless:
+        from rle.utils import decode_frame  # type: ignore[attr-defined]
+
+        plain = decode_frame(_frame(dataset), rows * columns, allocated, "<")
+        return _sign(np.frombuffer(plain, f"<u{allocated // 8}").reshape(rows, columns), dataset, signed)
+    if syntax in _JPEG | _JPEGLS:
+        codecs.load("gdcm" if syntax in _JPEG else "jpeg_ls", syntax)
         try:
             pixels = dataset.pixel_array
         except RuntimeError as error:  # no codec could: damaged, or a process that none of them knows
