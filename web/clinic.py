@@ -25,7 +25,7 @@ from edge.errors import Misconfigured, OutpostError
 from edge.records import Film
 from edge.state import acceptances, arrivals, notices, queue, results
 from edge.state.objects import Objects
-from edge.state.store import now, open_store, transaction
+from edge.state.store import files_of, now, open_store, transaction
 from web import phrases, worklist
 
 log = logging.getLogger(__name__)
@@ -221,8 +221,7 @@ def _stamp() -> str | None:
 
     Taken from the database's files, because a poll every second from every tablet must not read 5,000 films each time.
     """
-    files = [Path(_config().state) / name for name in ("outpost.db", "outpost.db-wal")]
-    written = [status for file in files if file.exists() and (status := file.stat()).st_size]
+    written = files_of(Path(_config().state))
     at = now()
     if not written or at.timestamp() - max(status.st_mtime for status in written) < SETTLED.total_seconds():
         return None

@@ -16,6 +16,7 @@ from edge.state import acceptances, arrivals, notices, queue, results
 MIGRATIONS: tuple[str, ...] = (arrivals.TABLE + queue.TABLE + results.TABLE + acceptances.TABLE + notices.TABLE,)
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 
+DATABASE = "outpost.db"
 BUSY_SECONDS = 30
 
 
@@ -28,7 +29,7 @@ def open_store(state: Path) -> sqlite3.Connection:
     try:
         state.mkdir(parents=True, exist_ok=True)
         with _alone(state):
-            connection = sqlite3.connect(state / "outpost.db", timeout=BUSY_SECONDS, isolation_level=None)
+            connection = sqlite3.connect(state / DATABASE, timeout=BUSY_SECONDS, isolation_level=None)
             connection.row_factory = sqlite3.Row
             connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
             _migrate(connection)
@@ -80,6 +81,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def changes(connection: sqlite3.Connection) -> int:
     """A number that differs once any other connection has committed; cheap enough to poll."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def files_of(state: Path) -> list[os.stat_result]:
+    """Size and time of the database's files that hold anything; they differ after every commit of any process."""
+    files = (state / DATABASE, state / f"{DATABASE}-wal")
+    return [status for file in files if file.exists() and (status := file.stat()).st_size]
 
 
 def now() -> datetime:
