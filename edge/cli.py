@@ -41,11 +41,17 @@ class Lazy(click.Group):
         """Import the command of that name."""
         if cmd_name not in COMMANDS:
             return None
-        codecs.defer(pictures=cmd_name not in PICTURELESS)
         module, _, function = COMMANDS[cmd_name].partition(":")
         command = getattr(importlib.import_module(module), function)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Before the one command that will run is imported, say what its process can do without."""
+        codecs.defer(pictures=args[0] not in PICTURELESS)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and turn the four errors into one sentence and an exit status of their own."""

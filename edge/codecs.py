@@ -13,15 +13,18 @@ _PLUGINS = {"gdcm": "gdcm", "pylibjpeg": "pylibjpeg", "jpeg_ls": "pyjpegls"}
 """Packages, and what pydicom calls its plugin for each."""
 
 
+_deferred: set[str] = set()
+
+
 def defer(pictures: bool) -> None:
     """Let pydicom do without its codecs until `load`, and without numpy in a process that has nothing to do with pictures.
 
     Call this before anything imports pydicom.
     """
-    if "pydicom" not in sys.modules:
-        # None is how Python hides a module
-        for package in (*_PLUGINS, *(() if pictures else ("numpy",))):
-            sys.modules.setdefault(package, None)  # type: ignore[arg-type]
+    for package in (*_PLUGINS, *(() if pictures else ("numpy",))):
+        if package not in sys.modules:
+            sys.modules[package] = None  # type: ignore[assignment]  # how Python hides a module
+            _deferred.add(package)
 
 
 def load(package: str, transfer_syntax: str) -> None:
@@ -30,7 +33,8 @@ def load(package: str, transfer_syntax: str) -> None:
 
     plugin = _PLUGINS[package]
     module = f"pydicom.pixels.decoders.{plugin}"
-    if sys.modules.get(package, importlib) is None:
+    if package in _deferred:
+        _deferred.remove(package)
         del sys.modules[package]
         importlib.reload(sys.modules[module])
     decoder = get_decoder(transfer_syntax)

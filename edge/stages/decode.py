@@ -40,8 +40,14 @@ ABSURD_PIXELS = 100_000_000
 Pixels = npt.NDArray[Any]
 
 _JPEG2000 = frozenset({JPEG2000, JPEG2000Lossless})
-_JPEG = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1})
-_JPEGLS = frozenset({JPEGLSLossless, JPEGLSNearLossless})
+_CODECS = {
+    JPEGBaseline8Bit: "gdcm",
+    JPEGExtended12Bit: "gdcm",
+    JPEGLossless: "gdcm",
+    JPEGLosslessSV1: "gdcm",
+    JPEGLSLossless: "jpeg_ls",
+    JPEGLSNearLossless: "jpeg_ls",
+}
 
 
 def decode(dataset: Dataset) -> Radiograph | Refusal:
@@ -64,9 +70,8 @@ def _decode(dataset: Dataset, working: bool) -> Radiograph | Refusal:
         stored = _stored_values(dataset, factor)
         if isinstance(stored, Refusal):
             return stored
-        # JPEG 2000 may have come reduced already; what is left of the factor is averaged here
-        reduced = round(rows / stored.shape[0])
-        values, valid = _average(stored, max(1, factor // reduced), _padding(dataset))
+        reduced = round(rows / stored.shape[0])  # JPEG 2000 may have come reduced already
+        values, valid = _average(stored, factor // reduced, _padding(dataset))
         values = _centered(values, reduced)
         gray = _isotropic(_presentation(dataset, values, valid), dataset)
         return Radiograph(gray, rows, columns)
@@ -119,15 +124,15 @@ def _stored_values(dataset: Dataset, factor: int) -> Pixels | Refusal:
         return _sign(pixels, dataset, signed)
     if syntax in _JPEG2000:
         return _jpeg2000(dataset, factor, signed)
-    if syntax in _JPEG | _JPEGLS and (refusal := _jpeg_mismatch(dataset)) is not None:
-        return refusal
     if syntax == RLELossless:
         from rle.utils import decode_frame  # type: ignore[attr-defined]
 
         plain = decode_frame(_frame(dataset), rows * columns, allocated, "<")
         return _sign(np.frombuffer(plain, f"<u{allocated // 8}").reshape(rows, columns), dataset, signed)
-    if syntax in _JPEG | _JPEGLS:
-        codecs.load("gdcm" if syntax in _JPEG else "jpeg_ls", syntax)
+    if syntax in _CODECS:
+        if (refusal := _jpeg_mismatch(dataset)) is not None:
+            return refusal
+        codecs.load(_CODECS[syntax], syntax)
         try:
             pixels = dataset.pixel_array
         except RuntimeError as error:  # no codec could: damaged, or a process that none of them knows
@@ -153,7 +158,6 @@ def _sign(pixels: Pixels, dataset: Dataset, signed: bool) -> Pixels:
 
 def _jpeg2000(dataset: Dataset, factor: int, signed: bool) -> Pixels | Refusal:
     """Decode at the resolution level that is just above what is needed (PS3.5 A.4.4); each level costs a quarter."""
-    codecs.load("pylibjpeg", dataset.file_meta.TransferSyntaxUID)
     from openjpeg.utils import get_parameters
 
     frame = _frame(dataset)
@@ -164,19 +168,27 @@ def _jpeg2000(dataset: Dataset, factor: int, signed: bool) -> Pixels | Refusal:
     if coded["samples_per_pixel"] != 1:
         return Refusal(Reason.COLOUR, f"JPEG 2000 of {coded['samples_per_pixel']} components")
     if coded["is_signed"] or signed:  # Pillow moves signed values up by half the range
+        codecs.load("pylibjpeg", dataset.file_meta.TransferSyntaxUID)
         return dataset.pixel_array
-    with Image.open(io.BytesIO(frame)) as image:
-        levels = factor.bit_length() - 1
+    try:
+        pixels = _openjpeg(frame, factor.bit_length() - 1)
+    except OSError:  # it has fewer levels than that, which is rare: the whole of it is decoded
+        pixels = _openjpeg(frame, 0)
+    # Pillow fills the whole byte or word: PS3.5 8.2.4 has the values in their own precision
+    shifted: Pixels = pixels >> (pixels.dtype.itemsize * 8 - int(coded["precision"]))
+    return shifted
+
+
+def _openjpeg(codestream: bytes, levels: int) -> Pixels:
+    """The picture without its finest `levels` of resolution."""
+    with Image.open(io.BytesIO(codestream)) as image:
         if levels > 0:
             image.reduce = levels  # type: ignore[assignment,method-assign]
             # OpenJPEG rounds the reduced size up; this makes Pillow, which rounds it to the nearest, come to the same
             power = 1 << levels
             columns, rows = (-(-side // power) * power - power // 2 for side in image.size)
             image._size = columns, rows
-        pixels = np.asarray(image)
-    # Pillow fills the whole byte or word: PS3.5 8.2.4 has the values in their own precision
-    shifted: Pixels = pixels >> (pixels.dtype.itemsize * 8 - int(coded["precision"]))
-    return shifted
+        return np.asarray(image)
 
 
 def _frame(dataset: Dataset) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 
 from edge import config as settings
 from edge.config import Worker
-from edge.samples import film, real_films
+from edge.samples import film, jpeg2000, real_films
 from edge.sending import send
 from models import phantom
 from models.bundle import SHIPPED
@@ -62,6 +62,38 @@ def test_triage_gives_one_object_per_film(tmp_path: Path) -> None:
             assert 0 <= low <= finding["probability"] <= high <= 1
     assert found[1]["reason"] == found[2]["reason"] == "not_dicom"
     assert found[0]["findings"] == found[3]["findings"]
+
+
+@pytest.mark.peer
+def test_every_transfer_syntax_that_the_readme_promises(tmp_path: Path) -> None:
+    """Written by dcmtk, assessed in the worker's own process, where codecs are imported when a film needs them."""
+    plain, shallow = tmp_path / "plain.dcm", tmp_path / "8 bit.dcm"
+    dataset = film(phantom.chest(1, (1024, 896)), "Test^One", "050Y", "F")
+    dataset.save_as(plain, enforce_file_format=True)
+    jpeg2000(dataset).save_as(tmp_path / "JPEG 2000.dcm", enforce_file_format=True)
+    dataset = film(phantom.chest(1, (1024, 896)), "Test^One", "050Y", "F")
+    dataset.PixelData = (dataset.pixel_array >> 4).astype("u1").tobytes()
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.WindowCenter, dataset.WindowWidth = 128, 256
+    dataset.save_as(shallow, enforce_file_format=True)
+    for name, program, option, source in (
+        ("implicit", "dcmconv", "+ti", plain),
+        ("big endian", "dcmconv", "+tb", plain),
+        ("deflated", "dcmconv", "+td", plain),
+        ("RLE", "dcmcrle", "--fragment-per-frame", plain),
+        ("JPEG lossless", "dcmcjpeg", "+el", plain),
+        ("JPEG lossless SV1", "dcmcjpeg", "+e1", plain),
+        ("JPEG-LS", "dcmcjpls", "+el", plain),
+        ("JPEG-LS near", "dcmcjpls", "+en", plain),
+        ("JPEG baseline", "dcmcjpeg", "+eb", shallow),
+    ):
+        subprocess.run([peer(program, "dcmtk"), option, str(source), str(tmp_path / f"{name}.dcm")], check=True)
+    found = {Path(one["file"]).stem: one for one in triage(tmp_path)}
+    assert len(found) == 12
+    assert {name: one["reason"] for name, one in found.items() if not one["findings"]} == {}
+    probabilities = {name: one["findings"][0]["probability"] for name, one in found.items()}
+    exact = ("implicit", "big endian", "deflated", "RLE", "JPEG lossless", "JPEG lossless SV1", "JPEG-LS")
+    assert {probabilities[name] for name in exact} == {probabilities["plain"]}
 
 
 def test_triage_shows_a_ranked_list_and_writes_maps(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset
 from pydicom.dataset import FileDataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
@@ -156,6 +159,17 @@ def test_lossless_encodings_give_the_same_picture(syntax: str) -> None:
     assert np.array_equal(gray(plain), gray(packed))
     difference = np.abs(gray(plain, full=False) - gray(packed, full=False))
     assert difference.mean() < 0.01  # JPEG 2000 comes reduced by its own filter
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 5])
+def test_jpeg_2000_of_fewer_resolutions_than_are_skipped(levels: int) -> None:
+    plain, packed = some((2000, 1900)), some((2000, 1900))
+    codestream = io.BytesIO()
+    Image.fromarray(packed.pixel_array).save(codestream, "JPEG2000", num_resolutions=levels + 1, no_jp2=True)
+    packed.PixelData = encapsulate([codestream.getvalue()])
+    packed.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    packed.BitsStored, packed.HighBit = 16, 15
+    assert np.abs(gray(plain, full=False) - gray(packed, full=False)).mean() < 0.005
 
 
 def test_big_endian() -> None:

@@ -91,6 +91,15 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert output.strip() == ""
 
 
+def test_what_listens_on_the_network_cannot_look_at_pictures() -> None:
+    script = "from edge.cli import main; import atexit, sys; atexit.register(lambda: print(*sys.modules)); main()"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script, "serve", "--help"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "pydicom" in loaded
+    assert not {"numpy.core", "numpy._core", "_gdcm", "openjpeg", "rle", "onnxruntime", "models.model"} & set(loaded)
+
+
 def test_the_page_of_settings_is_current() -> None:
     assert (ROOT / "edge/configuration.md").read_text(encoding="utf-8") == config.reference()
 
