@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -95,9 +96,9 @@ def bench(as_json: bool, rounds: int) -> None:
         figures["exec to first result"] = vars(first_result(folder, films["raw"], max(3, rounds // 3)))
         if dcmtk("storescu") and dcmtk("storescp"):
             figures["reception"] = vars(reception(folder, films["raw"], max(3, rounds // 3)))
+            figures.update(serving(folder, films["raw"]))
         else:
             figures["reception"] = "not measured: apt-get install dcmtk"
-        figures["serve, memory in MiB"] = memory(folder, films["raw"])
     click.echo(json.dumps(figures, indent=1) if as_json else told(figures))
 
 
@@ -204,8 +205,8 @@ def reception(folder: Path, path: Path, rounds: int) -> Ratio:
         return (time.perf_counter() - start) * 1000
 
     def ours() -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as state, running(Path(state), "intake") as (_, to):
-            return send(to)
+        with tempfile.TemporaryDirectory(dir=folder) as state, running(Path(state), "intake") as (_, settings):
+            return send(settings.intake.port)
 
     try:
         return alternate(ours, lambda: send(port), rounds, "reception     ")
@@ -225,8 +226,8 @@ def different(path: Path, copy: Path, number: int) -> Path:
 
 
 @contextmanager
-def running(state: Path, command: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """An `outpost` process on a state of its own, and its DICOM port, once that is open."""
+def running(state: Path, command: str) -> Iterator[tuple[subprocess.Popen[bytes], Config]]:
+    """An `outpost` process on a state of its own, and its settings, once its DICOM port is open."""
     port = box.free_port()
     settings = Config(
         state=str(state / "box"), intake=Intake(port=port, disk_floor_mib=0), web=Web(port=box.free_port())
@@ -237,28 +238,50 @@ def running(state: Path, command: str) -> Iterator[tuple[subprocess.Popen[bytes]
     )
     try:
         box.wait_for_port(port)
-        yield process, port
+        yield process, settings
     finally:
         process.terminate()
         process.wait()
 
 
-def memory(folder: Path, path: Path) -> dict[str, int]:
-    """Proportional memory of all processes of `outpost serve`: idle, and after 100 films."""
+def serving(folder: Path, path: Path) -> dict[str, Any]:
+    """`outpost serve`: proportional memory of its processes, idle and after 100 films; and from C-STORE to the page."""
     films = [different(path, folder / f"send{number}.dcm", number) for number in range(10)]
-    with tempfile.TemporaryDirectory(dir=folder) as state, running(Path(state), "serve") as (process, port):
+    with tempfile.TemporaryDirectory(dir=folder) as state, running(Path(state), "serve") as (process, settings):
+
+        def send(*paths: Path) -> None:
+            to = ["127.0.0.1", str(settings.intake.port)]
+            subprocess.run([dcmtk("storescu"), "-pdu", "131072", *to, *map(str, paths)], check=True)
+
+        def decided() -> int:
+            with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/worklist") as answer:
+                page = answer.read().decode()
+            return page.count('class="row ') - page.count('class="row pending"')
+
         time.sleep(5)
         idle = proportional(process.pid)
-        with closing(open_store(Path(state) / "box")) as store:
-            for _ in range(10):
+        waits = []
+        for number, film in enumerate(films, 1):
+            send(film)
+            start = time.perf_counter()
+            while decided() < number:
+                time.sleep(0.01)
+            waits.append((time.perf_counter() - start) * 1000)
+        with closing(open_store(Path(settings.state))) as store:
+            for _ in range(9):
                 for number, one in enumerate(films):
                     different(one, one, int(time.monotonic_ns()) + number)
-                subprocess.run(
-                    [dcmtk("storescu"), "-pdu", "131072", "127.0.0.1", str(port), *map(str, films)], check=True
-                )
+                send(*films)
             while queue.open_jobs(store, "assess") or queue.open_jobs(store, "render"):
                 time.sleep(0.5)
-        return {"idle": idle, "after 100 films": proportional(process.pid)}
+        return {
+            "serve, memory in MiB": {"idle": idle, "after 100 films": proportional(process.pid)},
+            "from C-STORE to the page in ms": {
+                "median": round(statistics.median(waits)),
+                "longest": round(max(waits)),
+                "films": len(waits),
+            },
+        }
 
 
 def proportional(pid: int) -> int:
@@ -311,8 +334,9 @@ def told(figures: dict[str, Any]) -> str:
             f"{name:<22} {row['median']:7.1f}× [{row['low']:.1f} to {row['high']:.1f}]   {row['ours']:8.1f} ms against"
             f" {row['theirs']:8.1f} ms, {row['rounds']} rounds{mark}"
         )
-    lines.append(f"{'peak memory in MiB':<22} {figures['peak memory in MiB']}")
-    lines.append(f"{'serve, memory in MiB':<22} {figures['serve, memory in MiB']}")
+    for name in ("peak memory in MiB", "serve, memory in MiB", "from C-STORE to the page in ms"):
+        measured = figures.get(name, {"not measured": "apt-get install dcmtk"})
+        lines.append(f"{name:<30} {', '.join(f'{what} {value}' for what, value in measured.items())}")
     return "\n".join(lines)
 
 

@@ -139,10 +139,12 @@ def test_pixels_are_made_square() -> None:
     assert gray(some(PixelAspectRatio=["0", "0"])).shape == (512, 448)
 
 
+@pytest.mark.parametrize("bits", [12, 16])
 @pytest.mark.parametrize("size", [(1955, 1841), (2048, 2500), (449, 450), (900, 1799)])
-def test_small_is_the_mean_of_full(size: tuple[int, int]) -> None:
+def test_small_is_the_mean_of_full(size: tuple[int, int], bits: int) -> None:
     """What the model sees is what a person sees, averaged; the last rows and columns count too."""
-    dataset = some(size)
+    values = phantom.chest(1, size) * (2**bits - 1)
+    dataset = stored(some(size, WindowCenter=2 ** (bits - 1), WindowWidth=2**bits), values, bits)
     full, small = gray(dataset), gray(dataset, full=False)
     factor = 1 << ((min(size) // 224).bit_length() - 1)
     for position in ((0, 0), (-1, -1)):
