@@ -32,7 +32,7 @@ from edge.config import Config, Intake, Web
 from edge.errors import Misconfigured
 from edge.records import Urgency
 from edge.samples import film, jpeg2000, rle
-from edge.state import arrivals, queue
+from edge.state import arrivals, queue, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from edge.worker import Worker
@@ -83,7 +83,7 @@ def bench(as_json: bool, rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="outpost-bench-") as name:
         folder = Path(name)
         films = make_films(folder)
-        figures: dict[str, Any] = {"machine": machine(), "one thread": {}}
+        figures: dict[str, Any] = {"machine": machine(), "one thread": {}, "stages in ms": {}}
         with (
             side("edge.bench", folder / "ours") as ours,
             side("tests.bench.baseline", folder / "theirs.db") as theirs,
@@ -92,6 +92,7 @@ def bench(as_json: bool, rounds: int) -> None:
                 figures["one thread"][encoding] = vars(
                     alternate(lambda p=path: ours(p), lambda p=path: theirs(p), rounds, f"{encoding:<14}")  # type: ignore[misc]
                 )
+                figures["stages in ms"][encoding] = ours.stages()
             figures["peak memory in MiB"] = {"ours": ours.peak(), "theirs": theirs.peak()}
         figures["exec to first result"] = vars(first_result(folder, films["raw"], max(3, rounds // 3)))
         if dcmtk("storescu") and dcmtk("storescp"):
@@ -126,13 +127,21 @@ class Side:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
+        self._stages: list[dict[str, float]] = []
 
     def __call__(self, path: Path) -> float:
         """Milliseconds for one film."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(f"{path}\n")
         self.process.stdin.flush()
-        return float(json.loads(self.process.stdout.readline())["ms"])
+        answer = json.loads(self.process.stdout.readline())
+        self._stages.append(answer.get("stages", {}))
+        return float(answer["ms"])
+
+    def stages(self) -> dict[str, float]:
+        """Median milliseconds of each stage since the last time this was asked."""
+        films, self._stages = self._stages, []
+        return {stage: round(statistics.median(film[stage] for film in films), 1) for stage in films[0]}
 
     def peak(self) -> int:
         """The most memory it has had so far, in MiB."""
@@ -255,7 +264,7 @@ def serving(folder: Path, path: Path) -> dict[str, Any]:
 
         def decided() -> int:
             with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/worklist") as answer:
-                page = answer.read().decode()
+                page = str(answer.read().decode())
             return page.count('class="row ') - page.count('class="row pending"')
 
         time.sleep(5)
@@ -334,6 +343,8 @@ def told(figures: dict[str, Any]) -> str:
             f"{name:<22} {row['median']:7.1f}× [{row['low']:.1f} to {row['high']:.1f}]   {row['ours']:8.1f} ms against"
             f" {row['theirs']:8.1f} ms, {row['rounds']} rounds{mark}"
         )
+    for encoding, stages in figures["stages in ms"].items():
+        lines.append(f"{encoding + ' in ms':<22} {', '.join(f'{stage} {taken}' for stage, taken in stages.items())}")
     for name in ("peak memory in MiB", "serve, memory in MiB", "from C-STORE to the page in ms"):
         measured = figures.get(name, {"not measured": "apt-get install dcmtk"})
         lines.append(f"{name:<30} {', '.join(f'{what} {value}' for what, value in measured.items())}")
@@ -354,7 +365,10 @@ def serve_films() -> None:
                 queue.add(store, arrival, Urgency.STAT, now())
             start = time.perf_counter()
             worker.step()
-            print(json.dumps({"ms": (time.perf_counter() - start) * 1000}), flush=True)  # noqa: T201  the answer on the pipe
+            taken = (time.perf_counter() - start) * 1000
+            stages = results.film(store, arrival).milliseconds
+            stages["queue and commits"] = taken - sum(stages.values())
+            print(json.dumps({"ms": taken, "stages": stages}), flush=True)  # noqa: T201  the answer on the pipe
 
 
 if __name__ == "__main__":
