@@ -5,7 +5,7 @@ Each stage is a function from one of these to the next, or to a `Refusal`. All a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -198,6 +198,74 @@ class Film:
     """The map as a tiny transparent PNG."""
     failed: str
     """Why the latest attempt failed, in English, for the technician; empty if none did."""
+
+
+class ReadKind(StrEnum):
+    """What a person did with a film."""
+
+    IMPRESSION = "impression"
+    """Said what they see, before they were shown what the AI says."""
+    CONFIRM = "confirm"
+    OVERRIDE = "override"
+    REFER = "refer"
+    """Asked a teleradiologist."""
+    WITHDRAW = "withdraw"
+    """Took their latest decision back."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a named person said of a film."""
+
+    id: int
+    arrival_id: int
+    run: int
+    """The assessment that was on the screen."""
+    kind: ReadKind
+    reader: str
+    at: datetime
+    outcome: Outcome | None
+    """Confirmed, or put in place of the AI's."""
+    codes: tuple[str, ...]
+    """The coded choices of an impression, or of what the person sees instead."""
+    reason: str
+    """Why the AI was overridden, coded."""
+    seal: str
+    """SHA-256 over an impression, computed before the AI's outcome was shown."""
+
+
+class Role(StrEnum):
+    """What a person at the box may do."""
+
+    CLINICIAN = "clinician"
+    TECHNICIAN = "technician"
+    LEAD = "lead"
+
+
+@dataclass(frozen=True)
+class Account:
+    """A person who may use the box's pages."""
+
+    name: str
+    role: Role
+    language: str
+    secret: str = field(repr=False)
+    """The encoded Argon2 hash of the PIN or password."""
+    active: bool
+    failures: int
+    locked_until: datetime | None
+
+
+@dataclass(frozen=True)
+class Document:
+    """One result in one form, as it leaves the box; made again it is the same, byte for byte."""
+
+    kind: str
+    """`sr`, `sc`, `gsps`, `assessment` (a person's SR), `fhir` or `oru`."""
+    media_type: str
+    uid: str
+    """Its SOP Instance UID, Bundle identifier or message control ID."""
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.errors import Misconfigured
-from edge.state import acceptances, arrivals, notices, queue, results
+from edge.state import acceptances, accounts, arrivals, audit, notices, queue, reads, results
 
-MIGRATIONS: tuple[str, ...] = (arrivals.TABLE + queue.TABLE + results.TABLE + acceptances.TABLE + notices.TABLE,)
+MIGRATIONS: tuple[str, ...] = (
+    arrivals.TABLE + queue.TABLE + results.TABLE + acceptances.TABLE + notices.TABLE,
+    audit.TABLE + reads.TABLE + accounts.TABLE,
+)
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 
 DATABASE = "outpost.db"
@@ -61,9 +64,19 @@ def _migrate(connection: sqlite3.Connection) -> None:
         )
     while (at := version()) < len(MIGRATIONS):
         with transaction(connection):
-            for statement in MIGRATIONS[at].split(";"):
+            for statement in _statements(MIGRATIONS[at]):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {at + 1}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The script's statements, one by one: `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 @contextmanager
