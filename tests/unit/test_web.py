@@ -18,7 +18,7 @@ from edge.records import Assessment, Decision, Finding, Header, Outcome, Reason,
 from edge.state import acceptances, arrivals, notices, queue, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
-from web import clinic, phrases
+from web import clinic, phrases, worklist
 
 ACCEPTED = "2.25.1"
 OWN = {"Sec-Fetch-Site": "same-origin"}
@@ -271,21 +271,21 @@ def test_pictures_come_from_the_store_and_are_asked_for_once(box: Box) -> None:
 
 
 def test_the_list_is_sent_again_only_when_something_changed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clinic, "SETTLED", timedelta(0))
+    monkeypatch.setattr(worklist, "SETTLED", timedelta(0))
     at = now() + timedelta(seconds=1)
-    monkeypatch.setattr(clinic, "now", lambda: at)
+    monkeypatch.setattr(worklist, "now", lambda: at)
     box.film(Outcome.ROUTINE)
     etag = box.client.get("/worklist").headers["ETag"]
     assert box.client.get("/worklist", headers={"If-None-Match": etag}).status_code == 304
     assert box.client.get("/worklist?all=1", headers={"If-None-Match": etag}).status_code == 200
     box.film(Outcome.IMMEDIATE)
     assert box.client.get("/worklist", headers={"If-None-Match": etag}).status_code == 200
-    monkeypatch.setattr(clinic, "SETTLED", timedelta(minutes=1))
+    monkeypatch.setattr(worklist, "SETTLED", timedelta(minutes=1))
     assert "ETag" not in box.client.get("/worklist").headers
 
 
 def test_a_long_list_shows_its_head_until_asked_for_all(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.worklist.FIRST", 2)
+    monkeypatch.setattr("web.ranking.FIRST", 2)
     for minutes in (3, 2, 1):
         box.film(Outcome.ROUTINE, minutes=minutes)
     assert len(box.order()) == 2

@@ -1,0 +1,73 @@
+"""The film page: everything known of one film, and the age that nobody else could tell the box."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import flask
+from flask import Blueprint, abort, render_template, request, url_for
+
+from edge.records import Film
+from edge.state import acceptances, arrivals, queue, results
+from edge.state.store import now, transaction
+from web import here, ranking
+
+PICTURE_PATIENCE = timedelta(seconds=60)
+"""A picture that is not there this long after the outcome will probably not come."""
+
+pages = Blueprint("film", __name__)
+
+
+@pages.get("/films/<int:number>")
+def page(number: int) -> str:
+    """A film with everything known of it."""
+    return render_template("film.html", **_shown(here.film_or_404(number)))
+
+
+@pages.get("/films/<int:number>/sections")
+def sections(number: int) -> str:
+    """The film page's sections, for a page that waits for some of them."""
+    return render_template("sections.html", **_shown(here.film_or_404(number)))
+
+
+@pages.post("/films/<int:number>/age")
+def supply_age(number: int) -> tuple[str, int] | flask.typing.ResponseReturnValue:
+    """Take a missing age from a named person and have the film assessed again; a second tap changes nothing."""
+    years, name = request.form.get("years", ""), " ".join(request.form.get("name", "").split())
+    age = _years(years)
+    errors = {}
+    if age is None:
+        errors["years"] = "Give the age in years, from 0 to 120. For a baby of 3 months write 0.25."
+    if not 2 <= len(name) <= 80:
+        errors["name"] = "Give your own name, so that others know who entered the age."
+    if age is None or errors:
+        typed = {"errors": errors, "years": years[:20], "name": name[:80]}
+        return render_template("film.html", **_shown(here.film_or_404(number)) | typed), 422
+    with transaction(here.store()) as store:
+        known = here.film_or_404(number)
+        if ranking.needs_age(known):
+            arrivals.supply_age(store, number, age, name, now())
+            queue.add(store, number, known.arrival.urgency, now(), run=results.runs(store, number) + 1)
+        elif not ranking.runs_again(known):
+            abort(409)
+    return flask.redirect(url_for("film.page", number=number), 303)
+
+
+def _shown(film: Film) -> dict[str, object]:
+    accepted = acceptances.accepted(here.store())
+    return {
+        "film": film,
+        "wait": now() - film.arrival.received_at,
+        "mode": ranking.mode([film], accepted),
+        "twins": results.same_instance(here.store(), film.arrival),
+        "picture_late": film.decided_at is not None and now() - film.decided_at > PICTURE_PATIENCE,
+        "errors": {},
+    }
+
+
+def _years(text: str) -> float | None:
+    if not re.fullmatch(r"\s*\d{1,3}([.,]\d{1,3})?\s*", text):
+        return None
+    years = float(text.replace(",", "."))
+    return years if years <= 120 else None

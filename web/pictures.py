@@ -1,0 +1,40 @@
+"""The pictures of a film: the film itself, and the map of where its score comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from flask import Blueprint, Response, abort, request
+
+from web import here
+
+pages = Blueprint("pictures", __name__)
+
+
+@pages.get("/films/<int:number>/film.png")
+def film(number: int) -> Response:
+    """The film as people look at it."""
+    sha256 = here.film_or_404(number).rendition
+    if sha256 is None:
+        abort(404)
+    return _png(sha256, lambda: here.objects().read(sha256))
+
+
+@pages.get("/films/<int:number>/map.png")
+def saliency(number: int) -> Response:
+    """The map of where the most probable finding's score comes from."""
+    picture = here.film_or_404(number).saliency
+    if picture is None:
+        abort(404)
+    return _png(hashlib.sha256(picture).hexdigest(), lambda: picture)
+
+
+def _png(etag: str, read: Callable[[], bytes]) -> Response:
+    known = request.if_none_match.contains(etag)
+    response = Response(status=304) if known else Response(read(), mimetype="image/png")
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = (
+        "private, no-cache"  # kept, but asked for each time: the name is the film's number
+    )
+    return response
