@@ -188,6 +188,8 @@ class Film:
     """A worklist entry as people see it."""
 
     arrival: Arrival
+    run: int
+    """Which of its assessments this is, from 1; 0 before the first."""
     header: Header
     decision: Decision | None
     decided_at: datetime | None

@@ -19,7 +19,7 @@ from edge import words
 from edge.config import Config
 from edge.errors import Misconfigured, OutpostError
 from edge.state.objects import Objects
-from web import film, here, languages, people, phrases, pictures, ranking, status, worklist
+from web import alerts, film, here, languages, people, phrases, pictures, ranking, status, worklist
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ SENTENCES = {
     500: "Something went wrong on this box. The films are safe; tell the technician if it happens again.",
 }
 
-MODULES = (worklist, film, pictures, status)
+MODULES = (worklist, film, pictures, alerts, status)
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
 
@@ -74,8 +74,10 @@ def create(config: Config) -> Flask:
         ORDERED=phrases.ORDERED,
         language=languages.current,
         leading=ranking.leading,
-        mapped=ranking.mapped,
+        mapped=ranking.leading,
         notices=here.current_notices,
+        SHOWN=ranking.SHOWN,
+        calling=alerts.calling,
         needs_age=ranking.needs_age,
         runs_again=ranking.runs_again,
     )

@@ -59,7 +59,7 @@ def _shown(film: Film) -> dict[str, object]:
     return {
         "film": film,
         "wait": now() - film.arrival.received_at,
-        "mode": ranking.mode([film], accepted),
+        "mode": ranking.mode_of(film, accepted),
         "twins": results.same_instance(here.store(), film.arrival),
         "picture_late": film.decided_at is not None and now() - film.decided_at > PICTURE_PATIENCE,
         "errors": {},

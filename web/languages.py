@@ -51,3 +51,8 @@ def gettext(text: str) -> str:
 def ngettext(one: str, many: str, count: int) -> str:
     """The text for that many of something in this request's language."""
     return one if count == 1 else many
+
+
+def N_(text: str) -> str:  # noqa: N802  gettext's own name for it
+    """Mark a text for translation that is translated where it is shown."""
+    return text

@@ -74,6 +74,21 @@ def clock(at: datetime) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def day(at: datetime) -> str:
+    """A day as the box's clock has it."""
+    return at.astimezone().strftime("%Y-%m-%d")
+
+
+def hour(at: datetime) -> str:
+    """A time of today."""
+    return at.astimezone().strftime("%H:%M")
+
+
+def number(value: float) -> str:
+    """A number; whole from 10 up, with one decimal below."""
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
 def likelihood(probability: float) -> str:
     """A probability in words, from a fixed scale."""
     return next((words for limit, words in _LIKELIHOODS if probability < limit), "very likely")
@@ -99,4 +114,4 @@ def frequency(probability: float) -> str:
     return "nearly all such films" if tenths == 10 else f"about {tenths} of 10 such films"
 
 
-FILTERS = (person, sex, age, duration, clock, likelihood, percent, interval, frequency)
+FILTERS = (person, sex, age, duration, clock, day, hour, number, likelihood, percent, interval, frequency)

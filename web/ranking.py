@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from edge.records import Decision, Film, Finding, Outcome, Reason, Waiting
+from edge.records import Decision, Film, Finding, Outcome, Read, ReadKind, Reason, Waiting
 from edge.stages import decide
-from edge.state import acceptances, results
+from edge.state import acceptances, reads, results
+from web.languages import N_
 
 FIRST = 200
 """How many films are shown until someone asks for all: nobody works further down, and a tablet stays quick."""
 
 PATIENCE = timedelta(minutes=3)
 """After this long without an outcome people are told not to wait for the AI."""
+
+PACE_SPAN = timedelta(hours=4)
+PACE_READS = 3
+"""Fewer decisions than this within the span tell nothing of how long a film will wait."""
 
 
 class Mode(StrEnum):
@@ -29,11 +35,33 @@ class Mode(StrEnum):
     RANKING = "ranking"
 
 
+class Show(StrEnum):
+    """Which films are on the list."""
+
+    OPEN = "open"
+    """Nobody has decided yet."""
+    UNASSESSED = "unassessed"
+    """Of those, the ones that the AI could not assess."""
+    ASKED = "asked"
+    """A teleradiologist was asked."""
+    READ = "read"
+    """A person has decided; the latest decision first."""
+
+
+SHOWN = {
+    Show.OPEN: N_("To read"),
+    Show.UNASSESSED: N_("AI could not assess"),
+    Show.ASKED: N_("Teleradiologist asked"),
+    Show.READ: N_("Read"),
+}
+
+
 @dataclass(frozen=True)
 class Row:
     """One film on the worklist."""
 
     position: int
+    """Its place among the open films; 0 where it is none of them."""
     film: Film
     wait: timedelta
     overdue: bool
@@ -42,6 +70,10 @@ class Row:
     """The accepted model assessed it, so its outcome has a say in the order."""
     twins: list[int]
     """The other films with its identifier and other content."""
+    expected: datetime | None
+    """When it will be read if people go on at today's pace; None where too few reads tell."""
+    read: Read | None
+    """The decision of a person that stands."""
 
     @property
     def late(self) -> bool:
@@ -54,18 +86,45 @@ class Worklist:
     """The list at a moment."""
 
     mode: Mode
+    show: Show
+    sought: str
     rows: list[Row]
     total: int
+    """How many films there are of what is shown."""
+    counts: dict[Show, int]
 
 
-def build(store: sqlite3.Connection, at: datetime, wait_cap: timedelta, limit: int | None = FIRST) -> Worklist:
-    """Rank every film and describe the first `limit` of them."""
-    films = {film.arrival.id: film for film in results.films(store)}
+def build(
+    store: sqlite3.Connection,
+    at: datetime,
+    wait_cap: timedelta,
+    limit: int | None = FIRST,
+    show: Show = Show.OPEN,
+    sought: str = "",
+) -> Worklist:
+    """Rank the open films, and describe the first `limit` of those to be shown; a search looks at all films."""
+    runs = results.current_runs(store)
+    standing = reads.standing(store)
+    settled = {number: read for number, read in standing.items() if read.run >= runs.get(number, 0)}
+    needed = show in (Show.ASKED, Show.READ) or bool(sought)
+    films = {film.arrival.id: film for film in results.films(store, but=() if needed else settled)}
     accepted = acceptances.accepted(store)
-    order = decide.rank((_waiting(film, accepted) for film in films.values()), at, wait_cap, accepted is not None)
+    unread = [film for number, film in films.items() if number not in settled]
+    order = decide.rank((_waiting(film, accepted) for film in unread), at, wait_cap, accepted is not None)
+    positions = {waiting.arrival_id: place for place, waiting in enumerate(order, 1)}
+    pace = _pace(settled.values(), at)
+    if sought:
+        words = _folded(sought).split()
+        latest = sorted(settled, key=lambda number: settled[number].at, reverse=True)
+        shown = [number for number in [*positions, *latest] if _matches(films[number], words)]
+    elif show in (Show.ASKED, Show.READ):
+        shown = _decided(settled, show)
+    else:
+        shown = [number for number in positions if show is Show.OPEN or _unassessed(films[number])]
     rows = []
-    for position, waiting in enumerate(order[:limit], 1):
-        film = films[waiting.arrival_id]
+    for number in shown[:limit]:
+        film = films[number]
+        position = positions.get(number, 0)
         rows.append(
             Row(
                 position=position,
@@ -74,21 +133,60 @@ def build(store: sqlite3.Connection, at: datetime, wait_cap: timedelta, limit: i
                 overdue=film.arrival.received_at <= at - wait_cap,
                 ranked=is_ranked(film, accepted),
                 twins=results.same_instance(store, film.arrival) if film.arrival.conflict else [],
+                expected=None if pace is None or not position else at + pace * position,
+                read=settled.get(number),
             )
         )
-    return Worklist(mode(films.values(), accepted), rows, len(order))
+    counts = {
+        Show.OPEN: len(unread),
+        Show.UNASSESSED: sum(map(_unassessed, unread)),
+        Show.ASKED: len(_decided(settled, Show.ASKED)),
+        Show.READ: len(_decided(settled, Show.READ)),
+    }
+    return Worklist(mode(store, accepted), show, sought, rows, len(shown), counts)
 
 
-def mode(films: Iterable[Film], accepted: str | None) -> Mode:
+def _decided(settled: dict[int, Read], show: Show) -> list[int]:
+    asked = show is Show.ASKED
+    chosen = [number for number, read in settled.items() if (read.kind is ReadKind.REFER) is asked]
+    return sorted(chosen, key=lambda number: (settled[number].at, number), reverse=not asked)
+
+
+def _unassessed(film: Film) -> bool:
+    return film.decision is not None and film.decision.outcome is Outcome.COULD_NOT_ASSESS
+
+
+def _pace(decisions: Iterable[Read], at: datetime) -> timedelta | None:
+    """The time from one decision to the next, of late."""
+    times = [read.at for read in decisions if at - PACE_SPAN < read.at <= at]
+    return None if len(times) < PACE_READS else (at - min(times)) / len(times)
+
+
+def _matches(film: Film, words: Sequence[str]) -> bool:
+    said = film.header
+    text = _folded(f"{said.PatientName.replace('^', ' ').replace('=', ' ')} {said.PatientID} {film.arrival.id}")
+    return all(word in text for word in words)
+
+
+def _folded(text: str) -> str:
+    """Without case and accents, so that a search finds what was written a little differently."""
+    plain = unicodedata.normalize("NFKD", text)
+    return "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
+
+
+def mode(store: sqlite3.Connection, accepted: str | None) -> Mode:
     """Whether the AI ranks, judged by the model that decided last."""
     if accepted is None:
         return Mode.SHADOW
-    newest = max(
-        (film for film in films if film.decision is not None and film.decision.device_uid),
-        key=lambda film: film.decided_at or datetime.min.replace(tzinfo=UTC),
-        default=None,
-    )
-    return Mode.RANKING if newest is None or is_ranked(newest, accepted) else Mode.CHANGED
+    newest = results.newest_device(store)
+    return Mode.RANKING if newest in (None, accepted) else Mode.CHANGED
+
+
+def mode_of(film: Film, accepted: str | None) -> Mode:
+    """Whether the AI has a say in this film's place."""
+    if accepted is None:
+        return Mode.SHADOW
+    return Mode.RANKING if film.decision is None or is_ranked(film, accepted) else Mode.CHANGED
 
 
 def is_ranked(film: Film, accepted: str | None) -> bool:
@@ -114,11 +212,6 @@ def leading(decision: Decision) -> Finding | None:
         ),
         default=None,
     )
-
-
-def mapped(decision: Decision) -> Finding | None:
-    """The finding that the worker made the map of: the most probable."""
-    return max(decision.findings, key=lambda finding: finding.probability, default=None)
 
 
 def needs_age(film: Film) -> bool:

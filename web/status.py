@@ -1,29 +1,250 @@
-"""The box about itself: what the model is, and whether the box works."""
+"""The box about itself, for people who are no engineers: one sentence and one action for each thing; and what the model is."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import flask
 from flask import Blueprint, render_template
 
-from edge.state import queue
-from web import here
+from edge import health
+from edge.health import Level, Reading
+from edge.state import acceptances, notices, queue
+from edge.state.store import now
+from web import alerts, here, phrases, ranking
+from web.languages import N_, ngettext
+from web.languages import gettext as _
+
+TEST_EVERY = timedelta(hours=24)
+LONG_QUEUE = 20
+"""More films than this to assess means that the AI does not keep up."""
 
 pages = Blueprint("status", __name__)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing about the box, in words."""
+
+    subject: str
+    title: str
+    level: Level
+    sentence: str
+    action: str
+
+
+@pages.get("/status")
+def page() -> str:
+    """How the box is."""
+    return render_template("status.html", lines=_lines(), LEVELS=_levels())
+
+
+def worst() -> Level:
+    """The most serious level of all, for the mark beside the page's name."""
+    return max((line.level for line in _lines()), key=list(Level).index)
+
+
+def _levels() -> dict[Level, tuple[str, str]]:
+    return {
+        Level.GOOD: ("✓", _("Good")),
+        Level.UNKNOWN: ("–", _("Not known")),
+        Level.LOOK: ("!", _("Have a look")),
+        Level.ACT: ("✗", _("Act now")),
+    }
+
+
+def _lines() -> list[Line]:
+    store, config, at = here.store(), here.config(), now()
+    return [
+        *(Line("notice", _("The box needs help"), Level.ACT, text, "") for text in notices.current(store)),
+        _model(),
+        _assessing(),
+        _alert(),
+        *map(
+            _reading,
+            (
+                health.disk(config),
+                health.clock(store, at),
+                health.power(),
+                health.warmth(),
+                health.starts(store),
+                health.backup(store, at),
+            ),
+        ),
+    ]
+
+
+def _model() -> Line:
+    store = here.store()
+    accepted = acceptances.accepted(store)
+    title = _("AI model")
+    match ranking.mode(store, accepted):
+        case ranking.Mode.RANKING:
+            signed = acceptances.latest(store)
+            assert signed is not None
+            sentence = _("Accepted for this site by %(name)s on %(date)s: it ranks the films.") % {
+                "name": signed.signed_by,
+                "date": phrases.day(signed.signed_at),
+            }
+            return Line("model", title, Level.GOOD, sentence, _("Nothing to do."))
+        case ranking.Mode.CHANGED:
+            return Line(
+                "model",
+                title,
+                Level.LOOK,
+                _("Shadow mode: the model has changed since this site accepted it, so it does not rank."),
+                _("Ask the programme lead to accept the new model."),
+            )
+        case ranking.Mode.SHADOW:
+            return Line(
+                "model",
+                title,
+                Level.LOOK,
+                _("Shadow mode: this site has not accepted the model yet, so it computes but does not rank."),
+                _("Ask the programme lead to accept the model with films that were read here."),
+            )
+
+
+def _assessing() -> Line:
+    waiting = queue.open_jobs(here.store(), "assess")
+    sentence = ngettext("%(num)d film waits for the AI.", "%(num)d films wait for the AI.", waiting) % {"num": waiting}
+    title = _("Assessing films")
+    if waiting > LONG_QUEUE:
+        return Line(
+            "assessing", title, Level.LOOK, sentence, _("Do not wait for the AI; read the films in their order.")
+        )
+    return Line("assessing", title, Level.GOOD, sentence, _("Nothing to do."))
+
+
+def _alert() -> Line:
+    title, tested = _("Sound alert"), alerts.last_test()
+    if tested is None:
+        return Line("alert", title, Level.LOOK, _("The sound alert was never tested."), _("Test it now, below."))
+    at, heard = tested
+    when = {"moment": phrases.clock(at)}
+    if not heard:
+        sentence = _("At the last test, %(moment)s, the alert was not heard.") % when
+        return Line("alert", title, Level.ACT, sentence, _("Turn the tablet's volume up and test it again, below."))
+    if now() - at > TEST_EVERY:
+        sentence = _("The alert was last tested at %(moment)s.") % when
+        return Line("alert", title, Level.LOOK, sentence, _("Test it once a day: now, below."))
+    return Line("alert", title, Level.GOOD, _("The alert was heard at %(moment)s.") % when, _("Nothing to do."))
+
+
+def _reading(reading: Reading) -> Line:
+    title, sentences = _READINGS[reading.subject]
+    sentence, action = sentences[reading.state]
+    shown = {name: _SHOWN[name](value) if name in _SHOWN else value for name, value in reading.values.items()}
+    return Line(reading.subject, _(title), reading.level, _(sentence) % shown, _(action))
+
+
+_SHOWN: dict[str, Callable[..., str]] = {
+    "now": phrases.clock,
+    "written": phrases.clock,
+    "at": phrases.clock,
+    "free_gib": phrases.number,
+    "films": phrases.number,
+    "percent": phrases.number,
+    "degrees": phrases.number,
+}
+
+
+_NOTHING = N_("Nothing to do.")
+
+_READINGS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "disk": (
+        N_("Disk"),
+        {
+            "good": (N_("There is room for about %(films)s more films (%(free_gib)s GiB free)."), _NOTHING),
+            "low": (
+                N_("The disk has room for only about %(films)s more films (%(free_gib)s GiB free)."),
+                N_("Tell the technician this week."),
+            ),
+            "full": (
+                N_("The disk is full (%(free_gib)s GiB free): the X-ray unit keeps its films."),
+                N_("Call the technician now."),
+            ),
+        },
+    ),
+    "clock": (
+        N_("Clock"),
+        {
+            "synchronized": (N_("The clock is set by the network: %(now)s."), _NOTHING),
+            "alone": (
+                N_("The box's clock shows %(now)s; nothing tells whether that is right."),
+                N_("Compare it with a watch; if it is wrong, tell the technician."),
+            ),
+            "behind": (
+                N_("The clock is wrong: it shows %(now)s, but the box wrote something at %(written)s."),
+                N_("Have the technician set the clock now. Waiting times are wrong until then."),
+            ),
+        },
+    ),
+    "power": (
+        N_("Power"),
+        {
+            "mains": (N_("The box runs on mains power."), _NOTHING),
+            "battery": (
+                N_("The box runs on its battery: %(percent)s %% left."),
+                N_("Look at the films marked immediate first, and bring the power back."),
+            ),
+            "weak": (
+                N_("The power supply is too weak for the box."),
+                N_("Use the power supply that came with the box."),
+            ),
+            "unknown": (N_("This box cannot measure its power supply."), _NOTHING),
+        },
+    ),
+    "warmth": (
+        N_("Temperature"),
+        {
+            "good": (N_("The box is at %(degrees)s °C."), _NOTHING),
+            "hot": (
+                N_("The box is too hot: %(degrees)s °C."),
+                N_("Put it in the shade, away from walls, and clear its air holes."),
+            ),
+            "unknown": (N_("This box cannot measure its temperature."), _NOTHING),
+        },
+    ),
+    "start": (
+        N_("Last start"),
+        {
+            "first": (N_("The box has not been restarted yet."), _NOTHING),
+            "proper": (N_("The box was last started at %(at)s, after it had been stopped properly."), _NOTHING),
+            "cut": (
+                N_("The box started at %(at)s after its power was cut. No film that it had accepted was lost."),
+                N_("If this happens often, have the power supply checked."),
+            ),
+        },
+    ),
+    "backup": (
+        N_("Back-up"),
+        {
+            "made": (N_("The last back-up was made at %(at)s."), _NOTHING),
+            "old": (
+                N_("The last back-up is old: it was made at %(at)s."),
+                N_("Ask the technician to make one this week."),
+            ),
+            "never": (N_("No back-up was made yet."), N_("Ask the technician to make one this week.")),
+        },
+    ),
+}
 
 
 @pages.get("/model")
 def model() -> str:
     """What the model is and is not: the card of the bundle in use."""
     card = _bundle() / "card.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else "This model came without a card."
+    text = card.read_text(encoding="utf-8") if card.is_file() else _("This model came without a card.")
     return render_template("model.html", blocks=re.split(r"\n\s*\n", text.strip()))
 
 
 @pages.get("/health")
-def health() -> flask.typing.ResponseReturnValue:
+def healthy() -> flask.typing.ResponseReturnValue:
     """Whether the pages reach the box's state, for the box to watch itself."""
     return {"status": "ok", "to_assess": queue.open_jobs(here.store(), "assess")}
 

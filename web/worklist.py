@@ -6,13 +6,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import flask
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, g, render_template, request
 
 from edge.state.store import files_of, now
-from web import here, ranking
+from web import here, languages, ranking
+from web.ranking import Show
 
 SETTLED = timedelta(milliseconds=100)
 """Two commits closer together than this may carry the same time on disk."""
+
+SOUGHT_CHARACTERS = 80
 
 pages = Blueprint("worklist", __name__)
 
@@ -26,7 +29,7 @@ def home() -> str:
 @pages.get("/worklist")
 def rows() -> Response:
     """The worklist's part that changes, for the page to fetch; 304 while nothing has."""
-    stamp = _stamp()
+    stamp = stamp_of("worklist")
     if stamp is not None and request.if_none_match.contains(stamp):
         response = Response(status=304)
     else:
@@ -36,15 +39,9 @@ def rows() -> Response:
     return response
 
 
-def _worklist() -> dict[str, object]:
-    everything = "all" in request.args
-    limit = None if everything else ranking.FIRST
-    wait_cap = timedelta(minutes=here.config().worklist.wait_cap_minutes)
-    return {"list": ranking.build(here.store(), now(), wait_cap, limit), "everything": everything, "wait_cap": wait_cap}
-
-
-def _stamp() -> str | None:
-    """Names what `/worklist` would say now; None while a commit is so fresh that another could look the same.
+def stamp_of(page: str) -> str | None:
+    """Names what a page that is asked again and again would say now; None while a commit is so fresh that another could look
+    the same.
 
     Taken from the database's files, because a poll every second from every tablet must not read 5,000 films each time.
     """
@@ -54,4 +51,17 @@ def _stamp() -> str | None:
         return None
     parts = [part for status in written for part in (status.st_mtime_ns, status.st_size)]
     tick = int(at.timestamp() // 20)  # waiting times go on while nothing is written
-    return "-".join(str(part) for part in [*parts, tick, int("all" in request.args)])
+    account = g.account.name if g.account else ""
+    asked = f"{page}?{request.query_string.decode('ascii', 'replace')} {account} {languages.current().code}"
+    return "-".join([*map(str, [*parts, tick]), asked.encode().hex()])
+
+
+def _worklist() -> dict[str, object]:
+    asked = request.args.get("show", "")
+    show = Show(asked) if asked in list(Show) else Show.OPEN
+    sought = " ".join(request.args.get("q", "").split())[:SOUGHT_CHARACTERS]
+    limit = None if "all" in request.args else ranking.FIRST
+    wait_cap = timedelta(minutes=here.config().worklist.wait_cap_minutes)
+    listed = ranking.build(here.store(), now(), wait_cap, limit, show, sought)
+    query = {"show": None if show is Show.OPEN else show, "q": sought or None, "all": request.args.get("all")}
+    return {"list": listed, "query": query, "wait_cap": wait_cap}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from datetime import datetime
 
 TABLE = """
@@ -21,6 +22,26 @@ def sign(connection: sqlite3.Connection, device_uid: str, operating_point: str, 
     connection.execute(
         "INSERT INTO acceptance (device_uid, operating_point, signed_by, signed_at) VALUES (?, ?, ?, ?)",
         (device_uid, operating_point, by, at.isoformat()),
+    )
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A person's signature under one model, calibration and operating point."""
+
+    device_uid: str
+    operating_point: str
+    signed_by: str
+    signed_at: datetime
+
+
+def latest(connection: sqlite3.Connection) -> Acceptance | None:
+    """The latest acceptance, or None when there is none."""
+    row = connection.execute("SELECT * FROM acceptance ORDER BY id DESC LIMIT 1").fetchone()
+    if row is None:
+        return None
+    return Acceptance(
+        row["device_uid"], row["operating_point"], row["signed_by"], datetime.fromisoformat(row["signed_at"])
     )
 
 

@@ -80,6 +80,12 @@ def read(row: sqlite3.Row) -> Arrival:
     )
 
 
+def newest(connection: sqlite3.Connection) -> datetime | None:
+    """When the latest film came, or None before the first."""
+    at = connection.execute("SELECT MAX(received_at) FROM arrival").fetchone()[0]
+    return None if at is None else datetime.fromisoformat(at)
+
+
 def supply_age(connection: sqlite3.Connection, arrival_id: int, years: float, by: str, at: datetime) -> None:
     """Note the age that a named person gave for a film, inside the caller's transaction."""
     connection.execute(

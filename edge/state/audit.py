@@ -29,6 +29,7 @@ CREATE TABLE audit (
     hash TEXT NOT NULL
 ) STRICT;
 CREATE INDEX audit_of_film ON audit (arrival_id) WHERE arrival_id IS NOT NULL;
+CREATE INDEX audit_of_event ON audit (event, id);
 CREATE TABLE audit_head (one INTEGER PRIMARY KEY CHECK (one = 1), id INTEGER NOT NULL, seal TEXT NOT NULL) STRICT;
 CREATE TRIGGER audit_unchanged BEFORE UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;
@@ -68,6 +69,7 @@ class Event(StrEnum):
     STARTED = "started"
     STOPPED = "stopped"
     TAMPERED = "tampered"
+    BACKED_UP = "backed_up"
     READ_OUT = "read_out"
     """The ledger itself was exported."""
 
@@ -126,15 +128,34 @@ def records(connection: sqlite3.Connection, after: int = 0, arrival_id: int | No
         f"SELECT * FROM audit WHERE id > :after{of_film} ORDER BY id", {"after": after, "arrival_id": arrival_id}
     )
     for row in rows:
-        yield Record(
-            id=row["id"],
-            at=datetime.fromisoformat(row["at"]),
-            event=Event(row["event"]),
-            actor=row["actor"],
-            arrival_id=row["arrival_id"],
-            detail=json.loads(row["detail"]),
-            hash=row["hash"],
-        )
+        yield _record(row)
+
+
+def latest(connection: sqlite3.Connection, event: Event, before: int | None = None) -> Record | None:
+    """The last record of that event, or the last with a lower number than `before`; None where there is none."""
+    row = connection.execute(
+        "SELECT * FROM audit WHERE event = ? AND id < ? ORDER BY id DESC LIMIT 1",
+        (event, 2**62 if before is None else before),
+    ).fetchone()
+    return None if row is None else _record(row)
+
+
+def newest(connection: sqlite3.Connection) -> datetime | None:
+    """The latest time that the ledger holds."""
+    at = connection.execute("SELECT MAX(at) FROM audit").fetchone()[0]
+    return None if at is None else datetime.fromisoformat(at)
+
+
+def _record(row: sqlite3.Row) -> Record:
+    return Record(
+        id=row["id"],
+        at=datetime.fromisoformat(row["at"]),
+        event=Event(row["event"]),
+        actor=row["actor"],
+        arrival_id=row["arrival_id"],
+        detail=json.loads(row["detail"]),
+        hash=row["hash"],
+    )
 
 
 def verify(connection: sqlite3.Connection) -> Break | None:

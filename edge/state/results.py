@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 import msgspec
 
-from edge.records import Arrival, Assessment, Decision, Film, Header, Sha256
+from edge.records import Arrival, Assessment, Decision, Film, Header, Outcome, Sha256
 from edge.state import arrivals
 
 TABLE = """
@@ -65,8 +65,34 @@ def runs(connection: sqlite3.Connection, arrival_id: int) -> int:
     return int(row[0])
 
 
+def current_runs(connection: sqlite3.Connection) -> dict[int, int]:
+    """By film, the number of its latest outcome."""
+    return dict(map(tuple, connection.execute("SELECT arrival_id, MAX(run) FROM result GROUP BY arrival_id")))
+
+
+def newest_device(connection: sqlite3.Connection) -> str | None:
+    """The device UID of the model that decided last, or None where none has."""
+    row = connection.execute(
+        "SELECT decision ->> '$.device_uid' FROM result WHERE decision ->> '$.device_uid' <> ''"
+        " ORDER BY decided_at DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def latest(connection: sqlite3.Connection, outcome: Outcome, device_uid: str) -> list[tuple[int, int]]:
+    """The films whose latest outcome is this one, by this model, each with its run, oldest first."""
+    rows = connection.execute(
+        "SELECT arrival_id, run FROM result WHERE outcome = ? AND decision ->> '$.device_uid' = ?"
+        " AND run = (SELECT MAX(run) FROM result AS other WHERE other.arrival_id = result.arrival_id)"
+        " ORDER BY arrival_id",
+        (outcome, device_uid),
+    )
+    return [(row["arrival_id"], row["run"]) for row in rows]
+
+
 _FILMS = f"""
-SELECT {arrivals.COLUMNS}, result.header, result.decision, result.milliseconds, result.saliency, result.decided_at,
+SELECT {arrivals.COLUMNS}, COALESCE(result.run, 0) AS run,
+    result.header, result.decision, result.milliseconds, result.saliency, result.decided_at,
     rendition.sha256 AS rendition, COALESCE(job.last_error, '') AS failed, job.state AS job_state
 FROM arrival
 LEFT JOIN result ON result.arrival_id = arrival.id
@@ -77,9 +103,10 @@ LEFT JOIN job ON job.arrival_id = arrival.id AND job.kind = 'assess'
 """
 
 
-def films(connection: sqlite3.Connection) -> Iterator[Film]:
-    """Every film with its latest outcome, in order of arrival; ordering for people is `edge.stages.decide.rank`."""
-    return map(_film, connection.execute(_FILMS + " ORDER BY arrival.id"))
+def films(connection: sqlite3.Connection, but: Collection[int] = ()) -> Iterator[Film]:
+    """Every film but those named, with its latest outcome, in order of arrival; people's order is `edge.stages.decide.rank`."""
+    chosen = " WHERE arrival.id NOT IN (SELECT value FROM json_each(?))"
+    return map(_film, connection.execute(_FILMS + chosen + " ORDER BY arrival.id", (_json(list(but)),)))
 
 
 def film(connection: sqlite3.Connection, arrival_id: int) -> Film:
@@ -103,6 +130,7 @@ def _film(row: sqlite3.Row) -> Film:
     decided = row["decision"] is not None
     return Film(
         arrival=arrivals.read(row),
+        run=row["run"],
         header=msgspec.json.decode(row["header"], type=Header) if decided else Header(),
         decision=msgspec.json.decode(row["decision"], type=Decision) if decided else None,
         decided_at=datetime.fromisoformat(row["decided_at"]) if decided else None,

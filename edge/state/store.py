@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.errors import Misconfigured
-from edge.state import acceptances, accounts, arrivals, audit, notices, queue, reads, results
+from edge.state import acceptances, accounts, alerts, arrivals, audit, notices, queue, reads, results
 
 MIGRATIONS: tuple[str, ...] = (
     arrivals.TABLE + queue.TABLE + results.TABLE + acceptances.TABLE + notices.TABLE,
-    audit.TABLE + reads.TABLE + accounts.TABLE,
+    audit.TABLE + reads.TABLE + accounts.TABLE + alerts.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

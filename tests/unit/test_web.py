@@ -18,6 +18,7 @@ from edge.records import Assessment, Decision, Finding, Header, Outcome, Reason,
 from edge.state import acceptances, arrivals, notices, queue, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
+from tests.people import sign_in
 from web import clinic, phrases, worklist
 
 ACCEPTED = "2.25.1"
@@ -32,6 +33,7 @@ class Box:
         (folder / "card.md").write_text("# The card\n\nA demonstrator.\n", encoding="utf-8")
         self.config = Config(state=str(folder / "state"), worker=Worker(bundle=str(folder)))
         self.client = clinic.create(self.config).test_client()
+        sign_in(self.client, Path(self.config.state))
         self.store = open_store(Path(self.config.state))
         self.count = 0
 

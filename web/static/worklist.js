@@ -1,3 +1,5 @@
+import "./scan.js";
+
 // Keeps the worklist current: asks once a second, changes only the rows that changed, and never under a finger.
 
 const EVERY_MS = 1000;
@@ -5,7 +7,6 @@ const STALE_MS = 5000;
 const AFTER_TOUCH_MS = 600;
 
 const live = document.getElementById("live");
-const news = document.getElementById("news");
 const stale = document.getElementById("stale");
 
 let etag = null;
@@ -23,8 +24,6 @@ for (const end of ["pointerup", "pointercancel"]) {
 }
 
 const rows = (root) => [...root.querySelectorAll(".row")];
-
-const urgent = (root) => new Set(rows(root).filter((row) => row.dataset.news).map((row) => row.id));
 
 /** Bring `list` to `fresh`, reusing every row that says the same as before. */
 function reconcile(list, fresh) {
@@ -46,7 +45,7 @@ function reconcile(list, fresh) {
 function show(text) {
   const fresh = document.createElement("template");
   fresh.innerHTML = text;
-  const before = urgent(live);
+  const before = new Set(rows(live).map((row) => row.id));
   const focused = document.activeElement?.id;
   const anchor = scrollY > 0 ? rows(live).find((row) => row.getBoundingClientRect().bottom > 0) : undefined;
   const top = anchor?.getBoundingClientRect().top;
@@ -60,10 +59,9 @@ function show(text) {
   const moved = anchor && document.getElementById(anchor.id)?.getBoundingClientRect().top - top;
   if (moved) scrollBy({ top: moved, behavior: "instant" });
   for (const row of rows(live)) {
-    if (row.dataset.news && !before.has(row.id)) {
+    if (before.size && !before.has(row.id)) {
       row.classList.add("new");
       setTimeout(() => row.classList.remove("new"), 4000);
-      news.textContent = row.dataset.news;
     }
   }
 }

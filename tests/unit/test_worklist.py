@@ -1,0 +1,162 @@
+"""The worklist's views, search, alerts and what it says of the box."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from edge.records import Outcome, ReadKind, Reason, Role
+from edge.state import acceptances, audit, reads
+from edge.state.audit import Event
+from edge.state.store import now, transaction
+from tests.people import sign_in
+from tests.unit.test_web import ACCEPTED, OWN, Box
+from web import ranking
+from web.ranking import Show
+
+CAP = timedelta(hours=4)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path)
+
+
+def decide(box: Box, number: int, kind: ReadKind, run: int = 1, minutes: float = 0) -> None:
+    with transaction(box.store):
+        at = now() - timedelta(minutes=minutes)
+        outcome = Outcome.SOON if kind is ReadKind.OVERRIDE else None
+        reads.add(box.store, number, run, kind, "Amina", at, uuid.uuid4().hex, outcome=outcome)
+
+
+def accept(box: Box) -> None:
+    with transaction(box.store):
+        acceptances.sign(box.store, ACCEPTED, "balanced", "Lead", now())
+
+
+def shown(box: Box, show: Show = Show.OPEN, sought: str = "") -> list[int]:
+    return [row.film.arrival.id for row in ranking.build(box.store, now(), CAP, show=show, sought=sought).rows]
+
+
+def test_a_decided_film_leaves_the_list_and_comes_back_when_taken_back(box: Box) -> None:
+    first, second, third = (box.film(Outcome.ROUTINE, minutes=minutes) for minutes in (30, 20, 10))
+    decide(box, first, ReadKind.CONFIRM)
+    decide(box, second, ReadKind.REFER)
+    assert (shown(box), shown(box, Show.ASKED), shown(box, Show.READ)) == ([third], [second], [first])
+    decide(box, first, ReadKind.WITHDRAW)
+    assert (shown(box), shown(box, Show.READ)) == ([first, third], [])
+
+
+def test_a_film_that_was_assessed_again_is_to_be_read_again(box: Box) -> None:
+    film = box.film(Outcome.COULD_NOT_ASSESS, reason=Reason.AGE_UNKNOWN)
+    decide(box, film, ReadKind.CONFIRM)
+    assert shown(box) == []
+    box.store.execute(
+        "INSERT INTO result SELECT arrival_id, 2, outcome, header, decision, milliseconds, saliency, decided_at FROM result"
+    )
+    assert shown(box) == [film]
+
+
+def test_films_that_could_not_be_assessed_have_a_view_with_their_place(box: Box) -> None:
+    box.film(Outcome.ROUTINE, minutes=20)
+    film = box.film(Outcome.COULD_NOT_ASSESS, minutes=10, reason=Reason.CROPPED)
+    rows = ranking.build(box.store, now(), CAP, show=Show.UNASSESSED).rows
+    assert [(row.film.arrival.id, row.position) for row in rows] == [(film, 2)]
+    page = box.client.get("/?show=unassessed").text
+    assert "Part of the chest is missing." in page
+
+
+@pytest.mark.parametrize("sought", ["muñoz", "MUNOZ jose", "p-1", "josé"])
+def test_search_finds_whatever_the_case_and_accents(box: Box, sought: str) -> None:
+    film = box.film(Outcome.ROUTINE, name="MUÑOZ^José")
+    read = box.film(Outcome.ROUTINE, name="MUÑOZ^José")
+    decide(box, read, ReadKind.CONFIRM)
+    assert shown(box, sought=sought) == [film, read]
+    assert shown(box, sought="nobody") == []
+    assert "<script>" not in box.client.get("/?q=<script>alert(1)</script>").text.split("<main")[1].replace(
+        '<script type="module"', ""
+    )
+
+
+def test_the_expected_time_comes_from_todays_pace(box: Box) -> None:
+    for minutes in (5, 15, 25, 35):
+        decide(box, box.film(Outcome.ROUTINE, minutes=60), ReadKind.CONFIRM, minutes=minutes)
+    box.film(Outcome.ROUTINE, minutes=3)
+    box.film(Outcome.ROUTINE, minutes=2)
+    at = now()
+    one, two = ranking.build(box.store, at, CAP).rows
+    assert one.expected is not None and two.expected is not None
+    pace = timedelta(minutes=35) / 4
+    assert abs(one.expected - at - pace) < timedelta(seconds=30) > abs(two.expected - at - 2 * pace)
+
+
+def test_two_reads_tell_no_pace(box: Box) -> None:
+    for _ in range(2):
+        decide(box, box.film(Outcome.ROUTINE), ReadKind.CONFIRM)
+    box.film(Outcome.ROUTINE)
+    assert ranking.build(box.store, now(), CAP).rows[0].expected is None
+
+
+def test_an_immediate_film_calls_until_somebody_knows_of_it(box: Box) -> None:
+    film = box.film(Outcome.IMMEDIATE)
+    assert "look at this film now" not in box.client.get("/alerts").text, "no alert in shadow mode"
+    accept(box)
+    assert "look at this film now" in box.client.get("/alerts").text
+    assert "look at this film now" in box.client.get("/status").text, "on every page"
+    for _ in range(2):
+        assert box.client.post(f"/films/{film}/alert", headers=OWN).status_code == 303
+    assert "look at this film now" not in box.client.get("/alerts").text
+    known = [record for record in audit.records(box.store) if record.event is Event.ALERT_ACKNOWLEDGED]
+    assert [(record.actor, record.arrival_id) for record in known] == [("Amina", film)]
+
+
+def test_a_decision_ends_the_alert(box: Box) -> None:
+    film = box.film(Outcome.IMMEDIATE)
+    accept(box)
+    decide(box, film, ReadKind.CONFIRM)
+    assert "look at this film now" not in box.client.get("/alerts").text
+
+
+def test_a_technician_sees_no_alert(box: Box) -> None:
+    film = box.film(Outcome.IMMEDIATE)
+    accept(box)
+    sign_in(box.client, Path(box.config.state), "Tom", Role.TECHNICIAN)
+    assert box.client.get("/alerts").status_code == 403
+    assert "look at this film now" not in box.client.get("/status").text
+    assert box.client.post(f"/films/{film}/alert", headers=OWN).status_code == 403
+
+
+def test_the_status_page_says_what_to_do(box: Box) -> None:
+    page = box.client.get("/status").text
+    for words in ("Shadow mode", "The sound alert was never tested.", "No back-up was made yet.", "more films"):
+        assert words in page
+    box.client.post("/alerts/test", data={"heard": "no"}, headers=OWN)
+    assert "Turn the tablet" in box.client.get("/status").text
+    box.client.post("/alerts/test", data={"heard": "yes"}, headers=OWN)
+    assert "The alert was heard at" in box.client.get("/status").text
+    accept(box)
+    assert "Accepted for this site by Lead" in box.client.get("/status").text
+
+
+def test_five_thousand_films_are_one_short_page(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    first = box.film(Outcome.ROUTINE)
+    with transaction(box.store):
+        for number in range(2, 5001):
+            box.store.execute(
+                "INSERT INTO arrival (id, sop_instance_uid, sha256, source, received_at, urgency)"
+                " SELECT ?, '1.2.' || ?, sha256, source, received_at, urgency FROM arrival WHERE id = ?",
+                (number, 10_000 + number, first),
+            )
+            box.store.execute(
+                "INSERT INTO result SELECT ?, run, outcome, header, decision, milliseconds, saliency, decided_at"
+                " FROM result WHERE arrival_id = ?",
+                (number, first),
+            )
+    page = box.client.get("/").text
+    assert page.count('<li id="film-') == ranking.FIRST
+    assert "The first 200 of 5,000 films." in page
+    assert len(page) < 400_000
