@@ -40,12 +40,8 @@ class Line:
 @pages.get("/status")
 def page() -> str:
     """How the box is."""
-    return render_template("status.html", lines=_lines(), LEVELS=_levels())
-
-
-def worst() -> Level:
-    """The most serious level of all, for the mark beside the page's name."""
-    return max((line.level for line in _lines()), key=list(Level).index)
+    lines = sorted(_lines(), key=lambda line: list(Level).index(line.level), reverse=True)
+    return render_template("status.html", lines=lines, LEVELS=_levels())
 
 
 def _levels() -> dict[Level, tuple[str, str]]:
