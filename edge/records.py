@@ -126,6 +126,27 @@ class Radiograph:
 
 
 @dataclass(frozen=True)
+class Display:
+    """How people are first shown a film, and what its pixels measure."""
+
+    windows: tuple[tuple[float, float], ...]
+    """The film's own windows as center and width on the rendition's scale, 0 to 65535, bones bright."""
+    millimetres: float | None
+    """Side of a pixel, or None where the film does not say."""
+    at_detector: bool
+    """The millimetres are those of the detector (PS3.3 C.8.11.4), so the body is smaller by the unknown magnification."""
+
+
+@dataclass(frozen=True)
+class Rendition:
+    """The film for people: neutral, before any window, bones bright, pixels square."""
+
+    values: npt.NDArray[np.uint16]
+    """(rows, columns)"""
+    display: Display
+
+
+@dataclass(frozen=True)
 class Refusal:
     """A stage's answer when the film cannot be assessed; a normal clinical outcome, not an error."""
 
@@ -196,6 +217,10 @@ class Film:
     milliseconds: dict[str, float]
     supplied_age: float | None
     rendition: Sha256 | None
+    """16-bit gray PNG, neutral: whoever shows it applies a window."""
+    preview: Sha256 | None
+    """8-bit PNG of at most 1024 pixels, in the film's own window."""
+    display: Display | None
     saliency: bytes | None
     """The map as a tiny transparent PNG."""
     failed: str

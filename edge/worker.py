@@ -25,7 +25,7 @@ from PIL import Image
 
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
-from edge.records import Assessment, Decision, Finding, Header, Job, Reason, Refusal, Sha256
+from edge.records import Assessment, Decision, Finding, Header, Job, Reason, Refusal, Rendition
 from edge.stages import decide, decode, gate, header
 from edge.state import acceptances, arrivals, notices, queue, results
 from edge.state.objects import Objects
@@ -37,6 +37,7 @@ from models.model import Model, Probability
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+PREVIEW_SIDE = 1024
 RETRY_DELAY = timedelta(seconds=2)
 
 
@@ -197,10 +198,15 @@ class Worker:
         path = self.objects.path(arrivals.read(arrivals.get(self.store, job.arrival_id)).sha256)
         parsed = header.read(path)
         film = parsed if isinstance(parsed, Refusal) else decode.render(parsed[0])
-        picture: Sha256 | None = None if isinstance(film, Refusal) else self.objects.put(_film_png(film.gray)).sha256
+        if isinstance(film, Refusal):
+            with transaction(self.store):
+                queue.finish(self.store, job)
+            return
+        rendition = self.objects.put(_png(film.values)).sha256
+        preview = self.objects.put(_preview(film)).sha256
         with transaction(self.store):
-            if queue.finish(self.store, job) and picture is not None:
-                results.add_rendition(self.store, job.arrival_id, picture)
+            if queue.finish(self.store, job):
+                results.add_rendition(self.store, job.arrival_id, rendition, preview, film.display)
 
     def _bury(self, job: Job) -> None:
         """Give a job up; an assessment ends as *could not assess*, with the patient's name if the header can be read."""
@@ -227,11 +233,20 @@ def _has_picture(decision: Decision) -> bool:
     return decision.refusal is not None and decision.refusal.reason not in without
 
 
-def _film_png(gray: npt.NDArray[np.float32]) -> bytes:
-    """The one rendition everything else shows: 16-bit gray, as windowed, bones bright."""
+def _png(values: npt.NDArray[np.uint16] | npt.NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.rint(gray * 65535).astype(np.uint16)).save(file, "PNG", compress_level=1)
+    Image.fromarray(values).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def _preview(film: Rendition) -> bytes:
+    """The film in its own first window, small: for the first glance, for paper, and for browsers without scripts."""
+    center, width = film.display.windows[0]
+    table = np.clip((np.arange(65536) - center) / width + 0.5, 0, 1)
+    shown = np.rint(table * 255).astype(np.uint8)[film.values]
+    with Image.fromarray(shown) as picture:
+        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BOX)
+        return _png(np.asarray(picture))
 
 
 def _map_png(saliency: npt.NDArray[np.float32]) -> bytes:

@@ -62,6 +62,9 @@ def _shown(film: Film) -> dict[str, object]:
         "mode": ranking.mode_of(film, accepted),
         "twins": results.same_instance(here.store(), film.arrival),
         "picture_late": film.decided_at is not None and now() - film.decided_at > PICTURE_PATIENCE,
+        "triage_only": False,
+        "priors": [],
+        "beside": None,
         "errors": {},
     }
 

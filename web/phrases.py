@@ -89,6 +89,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
 
 
+def taken(film: Film) -> str:
+    """The day a film was taken, else when it came."""
+    return day(film.arrival.received_at) if film.header.StudyDate is None else film.header.StudyDate.isoformat()
+
+
 def likelihood(probability: float) -> str:
     """A probability in words, from a fixed scale."""
     return next((words for limit, words in _LIKELIHOODS if probability < limit), "very likely")
@@ -114,4 +119,4 @@ def frequency(probability: float) -> str:
     return "nearly all such films" if tenths == 10 else f"about {tenths} of 10 such films"
 
 
-FILTERS = (person, sex, age, duration, clock, day, hour, number, likelihood, percent, interval, frequency)
+FILTERS = (person, sex, age, duration, clock, day, hour, number, taken, likelihood, percent, interval, frequency)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, abort, request
 
+from edge.records import Sha256
 from web import here
 
 pages = Blueprint("pictures", __name__)
@@ -14,11 +15,14 @@ pages = Blueprint("pictures", __name__)
 
 @pages.get("/films/<int:number>/film.png")
 def film(number: int) -> Response:
-    """The film as people look at it."""
-    sha256 = here.film_or_404(number).rendition
-    if sha256 is None:
-        abort(404)
-    return _png(sha256, lambda: here.objects().read(sha256))
+    """The film at its full depth: 16-bit gray, neutral, for the page to put a window on."""
+    return _object(here.film_or_404(number).rendition)
+
+
+@pages.get("/films/<int:number>/preview.png")
+def preview(number: int) -> Response:
+    """The film small and in its own window."""
+    return _object(here.film_or_404(number).preview)
 
 
 @pages.get("/films/<int:number>/map.png")
@@ -28,6 +32,12 @@ def saliency(number: int) -> Response:
     if picture is None:
         abort(404)
     return _png(hashlib.sha256(picture).hexdigest(), lambda: picture)
+
+
+def _object(sha256: Sha256 | None) -> Response:
+    if sha256 is None:
+        abort(404)
+    return _png(sha256, lambda: here.objects().read(sha256))
 
 
 def _png(etag: str, read: Callable[[], bytes]) -> Response:

@@ -1,19 +1,21 @@
 """Decode: from the encoded pixels to the picture a person would see (PS3.3 C.7.6.3, C.11.1, C.11.2, PS3.4 N.2).
 
 For the model the film is averaged down first, to no less than `WORKING_SIDE`, and windowed afterwards, which is many times
-faster and differs by less than a thousandth of full scale; for people it is windowed at full size.
+faster and differs by less than a thousandth of full scale; for people it stays neutral, and they choose the window.
 """
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -29,10 +31,13 @@ from pydicom.uid import (
 )
 
 from edge import codecs
-from edge.records import Radiograph, Reason, Refusal
+from edge.records import Display, Radiograph, Reason, Refusal, Rendition
 
 WORKING_SIDE = 224
 """The shorter side, in pixels, below which averaging down stops: what the model looks at."""
+
+LONGEST_SIDE = 4096
+"""What people look at is averaged down to this: no screen shows more, and not every tablet holds more in its graphics memory."""
 
 ABSURD_PIXELS = 100_000_000
 """No plain film has more; the largest detectors have about 20 million."""
@@ -52,33 +57,94 @@ _CODECS = {
 
 def decode(dataset: Dataset) -> Radiograph | Refusal:
     """The film as the model shall see it, from `WORKING_SIDE` to twice that on its shorter side."""
-    return _decode(dataset, working=True)
+    return _guarded(_decode, dataset)
 
 
-def render(dataset: Dataset) -> Radiograph | Refusal:
-    """The film as a person shall see it, at full size."""
-    return _decode(dataset, working=False)
+def render(dataset: Dataset) -> Rendition | Refusal:
+    """The film for people, at full size up to `LONGEST_SIDE`."""
+    return _guarded(_render, dataset)
 
 
-def _decode(dataset: Dataset, working: bool) -> Radiograph | Refusal:
+Seen = TypeVar("Seen", Radiograph, Rendition)
+
+
+def _guarded(step: Callable[[Dataset], Seen | Refusal], dataset: Dataset) -> Seen | Refusal:
     try:
-        if (refusal := _refusal(dataset)) is not None:
-            return refusal
-        rows, columns = int(dataset.Rows), int(dataset.Columns)
-        # a power of two, as JPEG 2000 has its resolutions: whatever its encoding, a film is averaged alike
-        factor = 1 << max(0, (min(rows, columns) // WORKING_SIDE).bit_length() - 1) if working else 1
-        stored = _stored_values(dataset, factor)
-        if isinstance(stored, Refusal):
-            return stored
-        reduced = round(rows / stored.shape[0])  # JPEG 2000 may have come reduced already
-        values, valid = _average(stored, factor // reduced, _padding(dataset))
-        values = _centered(values, reduced)
-        gray = _isotropic(_presentation(dataset, values, valid), dataset)
-        return Radiograph(gray, rows, columns)
+        return _refusal(dataset) or step(dataset)
     except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001  damaged input raises nearly anything; a codec in Rust even a panic
         return Refusal(Reason.DAMAGED, f"{type(error).__name__}: {error}")
+
+
+def _decode(dataset: Dataset) -> Radiograph | Refusal:
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    # a power of two, as JPEG 2000 has its resolutions: whatever its encoding, a film is averaged alike
+    factor = 1 << max(0, (min(rows, columns) // WORKING_SIDE).bit_length() - 1)
+    averaged = _averaged(dataset, factor)
+    if isinstance(averaged, Refusal):
+        return averaged
+    return Radiograph(_isotropic(_presentation(dataset, *averaged), dataset), rows, columns)
+
+
+def _averaged(dataset: Dataset, factor: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None] | Refusal:
+    stored = _stored_values(dataset, factor)
+    if isinstance(stored, Refusal):
+        return stored
+    reduced = round(int(dataset.Rows) / stored.shape[0])  # JPEG 2000 may have come reduced already
+    values, valid = _average(stored, factor // reduced, _padding(dataset))
+    return _centered(values, reduced), valid
+
+
+def _render(dataset: Dataset) -> Rendition | Refusal:
+    factor = 1
+    while max(int(dataset.Rows), int(dataset.Columns)) > factor * LONGEST_SIDE:
+        factor *= 2
+    averaged = _averaged(dataset, factor)
+    if isinstance(averaged, Refusal):
+        return averaged
+    values, valid = averaged
+    values = _modality(dataset, values)
+    inside = values if valid is None or not valid.any() else values[valid]
+    if dataset.get("VOILUTSequence") or str(dataset.get("VOILUTFunction")) == "SIGMOID":
+        # no straight window does what these do, so they are applied, and the whole range is the film's own window
+        values, low, high, windows = _voi(dataset, values, inside), 0.0, 1.0, [(0.5, 1.0)]
+    else:
+        low, high, windows = float(inside.min()), float(inside.max()), _windows(dataset, inside)
+    scale = 65535 / max(high - low, 1e-6)
+    gray = _isotropic(np.clip((values - np.float32(low)) * np.float32(scale), 0, 65535), dataset)
+    scaled = [((center - low) * scale, width * scale) for center, width in windows]
+    if _inverted(dataset):
+        gray = 65535 - gray
+        scaled = [(65535 - center, width) for center, width in scaled]
+    if valid is not None and valid.shape == gray.shape:
+        gray[~valid] = 0
+    millimetres, at_detector = _spacing(dataset)
+    size = None if millimetres is None else millimetres * max(int(dataset.Rows), int(dataset.Columns)) / max(gray.shape)
+    return Rendition(np.rint(gray).astype(np.uint16), Display(tuple(scaled), size, at_detector))
+
+
+def _windows(dataset: Dataset, inside: npt.NDArray[np.float32]) -> list[tuple[float, float]]:
+    """The straight windows that the film names (PS3.3 C.11.2.1.2), else its own range."""
+    named = zip(_every(dataset, "WindowCenter"), _every(dataset, "WindowWidth"), strict=False)
+    exact = str(dataset.get("VOILUTFunction") or "LINEAR") == "LINEAR_EXACT"
+    windows = [
+        (center, width) if exact else (center - 0.5, max(width - 1, 1e-6)) for center, width in named if width > 0
+    ]
+    if windows:
+        return windows
+    low, high = np.percentile(inside, (0.1, 99.9))
+    return [(float(low + high) / 2, max(float(high - low), 1e-6))]
+
+
+def _spacing(dataset: Dataset) -> tuple[float | None, bool]:
+    """The side of a pixel in millimetres, and whether it is measured at the detector (PS3.3 C.8.11.4, 10.7.1.3)."""
+    calibrated = dataset.get("PixelSpacingCalibrationType") is not None
+    for keyword, at_detector in (("PixelSpacing", not calibrated), ("ImagerPixelSpacing", True)):
+        sides = _every(dataset, keyword)
+        if sides and sides[0] > 0:
+            return sides[-1], at_detector
+    return None, True
 
 
 def _refusal(dataset: Dataset) -> Refusal | None:
@@ -284,12 +350,18 @@ def _presentation(
     values = _modality(dataset, values)
     inside = values if valid is None or not valid.any() else values[valid]
     gray = _voi(dataset, values, inside)
-    # PS3.3 C.8.11.3.1.2: MONOCHROME1 and Presentation LUT Shape INVERSE say the same thing, so it is inverted once
-    if dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
+    if _inverted(dataset):
         gray = 1 - gray
     if valid is not None:
         gray[~valid] = 0
     return gray
+
+
+def _inverted(dataset: Dataset) -> bool:
+    """PS3.3 C.8.11.3.1.2: MONOCHROME1 and Presentation LUT Shape INVERSE say the same thing, so it is inverted once."""
+    return (
+        str(dataset.PhotometricInterpretation) == "MONOCHROME1" or str(dataset.get("PresentationLUTShape")) == "INVERSE"
+    )
 
 
 def _modality(dataset: Dataset, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -321,10 +393,14 @@ def _voi(dataset: Dataset, values: npt.NDArray[np.float32], inside: npt.NDArray[
 
 
 def _first(dataset: Dataset, keyword: str) -> float | None:
+    return next(iter(_every(dataset, keyword)), None)
+
+
+def _every(dataset: Dataset, keyword: str) -> list[float]:
     value = dataset.get(keyword)
-    if value is not None and not isinstance(value, (int, float)):
-        value = value[0] if len(value) else None
-    return None if value is None else float(value)
+    if value is None:
+        return []
+    return [float(one) for one in value] if isinstance(value, (MultiValue, list, tuple)) else [float(value)]
 
 
 def _look_up(table: Dataset, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

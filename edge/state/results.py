@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from edge.records import Arrival, Assessment, Decision, Film, Header, Outcome, Sha256
+from edge.records import Arrival, Assessment, Decision, Display, Film, Header, Outcome, Sha256
 from edge.state import arrivals
 
 TABLE = """
@@ -25,6 +25,18 @@ CREATE TABLE result (
 ) STRICT;
 CREATE TABLE rendition (arrival_id INTEGER PRIMARY KEY REFERENCES arrival, sha256 TEXT NOT NULL) STRICT;
 """
+
+RENDITIONS = """
+DROP TABLE rendition;
+CREATE TABLE rendition (
+    arrival_id INTEGER PRIMARY KEY REFERENCES arrival,
+    sha256 TEXT NOT NULL,
+    preview TEXT NOT NULL,
+    display TEXT NOT NULL
+) STRICT;
+UPDATE job SET state = 'ready' WHERE kind = 'render' AND state = 'done';
+"""
+"""Pictures became neutral ones with a preview; those made before are made again."""
 
 
 def add(
@@ -51,11 +63,14 @@ def add(
     )
 
 
-def add_rendition(connection: sqlite3.Connection, arrival_id: int, sha256: Sha256) -> None:
+def add_rendition(
+    connection: sqlite3.Connection, arrival_id: int, sha256: Sha256, preview: Sha256, display: Display
+) -> None:
     """Record the picture that people look at, inside the caller's transaction."""
     connection.execute(
-        "INSERT INTO rendition (arrival_id, sha256) VALUES (?, ?) ON CONFLICT DO UPDATE SET sha256 = excluded.sha256",
-        (arrival_id, sha256),
+        "INSERT INTO rendition (arrival_id, sha256, preview, display) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET sha256 = excluded.sha256, preview = excluded.preview, display = excluded.display",
+        (arrival_id, sha256, preview, _json(display)),
     )
 
 
@@ -93,7 +108,8 @@ def latest(connection: sqlite3.Connection, outcome: Outcome, device_uid: str) ->
 _FILMS = f"""
 SELECT {arrivals.COLUMNS}, COALESCE(result.run, 0) AS run,
     result.header, result.decision, result.milliseconds, result.saliency, result.decided_at,
-    rendition.sha256 AS rendition, COALESCE(job.last_error, '') AS failed, job.state AS job_state
+    rendition.sha256 AS rendition, rendition.preview,
+    rendition.display, COALESCE(job.last_error, '') AS failed, job.state AS job_state
 FROM arrival
 LEFT JOIN result ON result.arrival_id = arrival.id
     AND result.run = (SELECT MAX(run) FROM result WHERE result.arrival_id = arrival.id)
@@ -137,6 +153,8 @@ def _film(row: sqlite3.Row) -> Film:
         milliseconds=msgspec.json.decode(row["milliseconds"], type=dict[str, float]) if decided else {},
         supplied_age=row["supplied_age"],
         rendition=row["rendition"],
+        preview=row["preview"],
+        display=None if row["display"] is None else msgspec.json.decode(row["display"], type=Display),
         saliency=row["saliency"],
         failed=row["failed"],
     )

@@ -15,7 +15,7 @@ from edge.state import acceptances, accounts, alerts, arrivals, audit, notices, 
 
 MIGRATIONS: tuple[str, ...] = (
     arrivals.TABLE + queue.TABLE + results.TABLE + acceptances.TABLE + notices.TABLE,
-    audit.TABLE + reads.TABLE + accounts.TABLE + alerts.TABLE,
+    audit.TABLE + reads.TABLE + accounts.TABLE + alerts.TABLE + results.RENDITIONS,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from edge.config import Config, Web, Worker
-from edge.records import Assessment, Decision, Finding, Header, Outcome, Reason, Refusal, Urgency
+from edge.records import Assessment, Decision, Display, Finding, Header, Outcome, Reason, Refusal, Urgency
 from edge.state import arrivals, queue, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
@@ -177,7 +177,7 @@ def decide(
     picture = objects.put(chest(number))
     stages = {"header": 3.1, "decode": 41.2, "infer": 66.0}
     results.add(store, number, run, Assessment(header, decision, None if reason else heat(), stages), now())
-    results.add_rendition(store, number, picture.sha256)
+    results.add_rendition(store, number, picture.sha256, picture.sha256, Display(((32768, 65535),), None, True))
 
 
 def chest(seed: int) -> bytes:

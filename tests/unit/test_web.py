@@ -14,7 +14,7 @@ import pytest
 
 from edge.config import Config, Web, Worker
 from edge.errors import Misconfigured
-from edge.records import Assessment, Decision, Finding, Header, Outcome, Reason, Refusal, Urgency
+from edge.records import Assessment, Decision, Display, Finding, Header, Outcome, Reason, Refusal, Urgency
 from edge.state import acceptances, arrivals, notices, queue, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
@@ -261,7 +261,7 @@ def test_pictures_come_from_the_store_and_are_asked_for_once(box: Box) -> None:
     assert "being prepared" in box.text(f"/films/{number}")
     picture = Objects(Path(box.config.state)).put(b"png")
     with transaction(box.store):
-        results.add_rendition(box.store, number, picture.sha256)
+        results.add_rendition(box.store, number, picture.sha256, picture.sha256, Display(((32768, 65535),), None, True))
     first = box.client.get(f"/films/{number}/film.png")
     assert (first.data, first.mimetype) == (b"png", "image/png")
     again = box.client.get(f"/films/{number}/film.png", headers={"If-None-Match": first.headers["ETag"]})
