@@ -225,10 +225,6 @@ def opened(browser: Any, size: str = "landscape", **options: Any) -> Iterator[An
     assert said == []
 
 
-def loaded(page: Any, picture: str) -> None:
-    page.evaluate("picture => document.querySelector(picture).decode()", picture)
-
-
 def paths(films: Any) -> dict[str, str]:
     return {
         "worklist": "/",
@@ -254,9 +250,8 @@ def test_every_page_is_accessible(browser: Any, box: Any, size: str, tmp_path_fa
             page.screenshot(path=pictures / f"{name}-{size}.png", full_page=True)
             if name == "nothing":
                 page.errors.clear()  # the 404 itself
-            if page.locator("label[for=map]").count():
-                page.click("label[for=map]")
-                loaded(page, ".map")
+            if page.locator("[name=map]").count():
+                page.check("[name=map]")
                 page.screenshot(path=pictures / f"{name}-map-{size}.png")
             found = axe.run(page, options=RULES)
             assert found.violations_count == 0, f"{name}: {found.generate_report()}"
@@ -264,39 +259,13 @@ def test_every_page_is_accessible(browser: Any, box: Any, size: str, tmp_path_fa
                 f"{name} is wider than the tablet"
             )
             small = page.evaluate(
-                """[...document.querySelectorAll('a, button, input, summary, label.button')].filter(e => {
+                """[...document.querySelectorAll('a, button, input:not(label input), summary, label:has(input)')].filter(e => {
                     const box = e.getBoundingClientRect();
                     const after = getComputedStyle(e, '::after');
                     return box.width > 1 && box.top >= 0 && after.position !== 'absolute' && Math.round(box.height) < 44;
                 }).map(e => e.outerHTML)"""
             )
             assert small == [], f"{name}: too small for a finger"
-
-
-def test_the_map_is_hidden_until_asked_for_and_works_by_keyboard(page: Any, box: Any) -> None:
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{box.url}/films/{box.films.immediate}")
-    loaded(page, ".pixels")
-    picture = page.locator(".map")
-    assert not picture.is_visible()
-    assert not any(url.endswith("map.png") for url in asked)
-
-    page.focus("#map")
-    page.keyboard.press("Space")
-    loaded(page, ".map")
-    assert picture.is_visible()
-    assert "Where, not why" in page.inner_text("#map-meaning")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    assert page.evaluate("getComputedStyle(document.querySelector('.map')).opacity") == "0.4"
-    page.keyboard.press("Tab")
-    page.keyboard.press("End")
-    assert page.evaluate("getComputedStyle(document.querySelector('.map')).opacity") == "1"
-    assert picture.bounding_box() == page.locator(".pixels").bounding_box()
-    page.focus("#map")
-    page.keyboard.press("Space")
-    assert not picture.is_visible()
 
 
 def test_a_new_film_appears_within_two_seconds_and_the_focus_stays(page: Any, box: Any) -> None:
@@ -319,7 +288,7 @@ def test_a_waiting_film_page_completes_by_itself(page: Any, box: Any) -> None:
         assert "being prepared" in page.inner_text("#picture")
         with transaction(store):
             decide(Objects(Path(box.config.state)), store, number, Outcome.ROUTINE, "SOW^Fatou", 0.1, None)
-    page.wait_for_selector("#picture .pixels", timeout=3000)
+    page.wait_for_selector("#picture .viewer.ready", timeout=3000)
     page.wait_for_selector("#answer .outcome.routine", timeout=3000)
     assert "SOW, Fatou" in page.inner_text("h1")
 
@@ -351,12 +320,10 @@ def test_the_age_is_entered_on_plain_http_by_its_network_name(page: Any, box: An
     page.errors.clear()  # the 422 that was asked for
 
 
-def test_everything_works_without_javascript(browser: Any, box: Any) -> None:
+def test_everything_but_the_adjustments_works_without_javascript(browser: Any, box: Any) -> None:
     with opened(browser, java_script_enabled=False) as page:
         page.goto(box.url)
         assert page.locator("meta[http-equiv=refresh]").count() == 1
         page.click(f"#open-{box.films.immediate}")
-        assert not page.locator(".map").is_visible()
-        page.click("label[for=map]")
-        assert page.locator(".map").is_visible()
-        assert not page.locator("#opacity").is_visible()
+        assert page.locator("img.preview").is_visible()
+        assert not page.locator(".controls").is_visible()
