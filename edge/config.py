@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -66,6 +66,112 @@ class Worklist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 240
 
 
+class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every way out has."""
+
+    name: Annotated[
+        str, Meta(min_length=1, max_length=40, description="What people call it; keep it once it is in use")
+    ]
+
+
+class Encrypted(Peer, frozen=True, kw_only=True):
+    """A way out over the network."""
+
+    seconds: Annotated[float, Meta(gt=0, description="How long an answer is waited for")] = 30.0
+    ca: Annotated[
+        str, Meta(description="File with the certificates (PEM) that sign the peer's; empty takes the system's")
+    ] = ""
+    certificate: Annotated[str, Meta(description="File with this box's own certificate (PEM), where the peer asks")] = (
+        ""
+    )
+    key: Annotated[str, Meta(description="File with that certificate's key (PEM)")] = ""
+
+
+DicomKind = Literal["sr", "sc", "gsps", "assessment"]
+
+
+class DicomSink(Encrypted, frozen=True, kw_only=True, tag_field="kind", tag="dicom"):
+    """A PACS: C-STORE, with storage commitment and TLS where asked."""
+
+    host: Annotated[str, Meta(min_length=1, description="Its address")]
+    port: Annotated[Port, Meta(description="Its DICOM port")] = 104
+    ae_title: Annotated[str, Meta(min_length=1, max_length=16, description="Its AE title")]
+    calling_ae_title: Annotated[
+        str, Meta(min_length=1, max_length=16, description="The AE title under which it knows this box")
+    ] = "OUTPOST"
+    tls: Annotated[bool, Meta(description="Whether the association is encrypted (PS3.15 B.9)")] = False
+    commitment: Annotated[
+        bool, Meta(description="Whether a result counts as sent only once the peer has committed to keep it")
+    ] = False
+    send: Annotated[tuple[DicomKind, ...], Meta(description="Which objects it gets")] = (
+        "sr",
+        "sc",
+        "gsps",
+        "assessment",
+    )
+
+
+class Http(Encrypted, frozen=True, kw_only=True):
+    """A way out over HTTP."""
+
+    url: Annotated[
+        str, Meta(pattern="^https?://.", description="Where it is: https://host/dicom-web, https://host/fhir")
+    ]
+    authorization: Annotated[
+        str, Meta(description="File whose first line is sent as the Authorization header (Basic …, Bearer …)")
+    ] = ""
+
+
+class DicomwebSink(Http, frozen=True, kw_only=True, tag_field="kind", tag="dicomweb"):
+    """A PACS: STOW-RS (PS3.18 10.5)."""
+
+    send: Annotated[tuple[DicomKind, ...], Meta(description="Which objects it gets")] = (
+        "sr",
+        "sc",
+        "gsps",
+        "assessment",
+    )
+
+
+class FhirSink(Http, frozen=True, kw_only=True, tag_field="kind", tag="fhir"):
+    """A FHIR R4 server: one transaction for each result."""
+
+
+class Hl7Sink(Encrypted, frozen=True, kw_only=True, tag_field="kind", tag="hl7"):
+    """An EHR: HL7 v2.5.1 ORU^R01 over MLLP."""
+
+    host: Annotated[str, Meta(min_length=1, description="Its address")]
+    port: Annotated[Port, Meta(description="Its port")] = 2575
+    tls: Annotated[bool, Meta(description="Whether the connection is encrypted")] = False
+
+
+class FolderSink(Peer, frozen=True, kw_only=True, tag_field="kind", tag="folder"):
+    """A folder: a share, or a disk."""
+
+    path: Annotated[
+        str, Meta(min_length=1, description="The folder; it must exist, so that a disk that is away is no folder")
+    ]
+    send: Annotated[
+        tuple[Literal["sr", "sc", "gsps", "assessment", "fhir", "oru"], ...], Meta(description="Which files it gets")
+    ] = ("sr", "sc", "gsps", "assessment", "fhir", "oru")
+
+
+Sink = DicomSink | DicomwebSink | FhirSink | Hl7Sink | FolderSink
+
+
+class Ris(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the day's orders come from (Modality Worklist, PS3.4 K); without a RIS they are registered on the tablet."""
+
+    host: Annotated[str, Meta(description="The RIS's address; empty where there is none")] = ""
+    port: Annotated[Port, Meta(description="Its DICOM port")] = 104
+    ae_title: Annotated[str, Meta(min_length=1, max_length=16, description="Its AE title")] = "RIS"
+    calling_ae_title: Annotated[
+        str, Meta(min_length=1, max_length=16, description="The AE title under which it knows this box")
+    ] = "OUTPOST"
+    every_minutes: Annotated[float, Meta(gt=0, description="How often it is asked")] = 5.0
+    seconds: Annotated[float, Meta(gt=0, description="How long an answer is waited for")] = 30.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one box; every key has a safe default."""
 
@@ -74,6 +180,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker: Worker = Worker()
     web: Web = Web()
     worklist: Worklist = Worklist()
+    ris: Ris = Ris()
+    sinks: tuple[Sink, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Every way out has a name of its own."""
+        names = [sink.name for sink in self.sinks]
+        if len(set(names)) < len(names):
+            raise ValueError("two of `sinks` have the same name")
 
 
 def load(path: Path | None) -> Config:
@@ -98,11 +212,11 @@ def save(config: Config, path: Path) -> None:
     lines: list[str] = []
     values = msgspec.to_builtins(config)
     for key, value in values.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) and key != "sinks":
             lines.append(f"{key} = {_toml(value)}")
-    for key, value in values.items():
-        if isinstance(value, dict):
-            lines += [f"[{key}]", *(f"{inner} = {_toml(setting)}" for inner, setting in value.items())]
+    tables = [(f"[{key}]", value) for key, value in values.items() if isinstance(value, dict)]
+    for head, value in tables + [("[[sinks]]", sink) for sink in values["sinks"]]:
+        lines += [head, *(f"{inner} = {_toml(setting)}" for inner, setting in value.items())]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -122,7 +236,17 @@ def reference() -> str:
                 yield from rows(kind.cls, f"{name}.")
             elif isinstance(kind, msgspec.inspect.Metadata):
                 text = (kind.extra_json_schema or {}).get("description", "")
-                yield f"| `{name}` | `{_toml(field.default)}` | {text} |"
+                default = "" if field.required else f"`{_toml(field.default)}`"
+                yield f"| `{name}` | {default} | {text} |"
 
-    head = ["# Settings", "", "Generated from `edge/config.py`; a test keeps the two equal.", ""]
-    return "\n".join([*head, "| key | default | what it does |", "| --- | --- | --- |", *rows(Config, "")]) + "\n"
+    table = ["| key | default | what it does |", "| --- | --- | --- |"]
+    lines = ["# Settings", "", "Generated from `edge/config.py`; a test keeps the two equal.", ""]
+    lines += [*table, *rows(Config, ""), "", "## Ways out", ""]
+    lines += [
+        "One `[[sinks]]` for each; there is none unless it is written down. Keys without a default are needed.",
+        "",
+    ]
+    for sink in get_args(Sink):
+        tag = sink.__struct_config__.tag
+        lines += [f'### `kind = "{tag}"`', "", (sink.__doc__ or "").strip(), "", *table, *rows(sink, ""), ""]
+    return "\n".join(lines)

@@ -295,6 +295,87 @@ class Document:
     data: bytes = field(repr=False)
 
 
+class Trouble(StrEnum):
+    """Why a result is not, or not quite, where it shall be; `edge.words` has the sentence and the next step of each."""
+
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    """The peer's certificate, or this box's, is not accepted."""
+    KEPT_OUT = "kept_out"
+    """The peer does not let this box in: association rejected, HTTP 401 or 403."""
+    HANGS = "hangs"
+    CLOSED = "closed"
+    """The peer closes the connection in the middle."""
+    FULL = "full"
+    """A700 (PS3.4 B.2.3), HTTP 507."""
+    BUSY = "busy"
+    REJECTED = "rejected"
+    """The peer refuses this very result."""
+    UNSUPPORTED = "unsupported"
+    """The peer takes none of the result's objects."""
+    NOT_COMMITTED = "not_committed"
+    """The peer took the result and does not commit to keep it."""
+    WARNED = "warned"
+    """The peer took the result with a warning (B000, PS3.4 B.2.3)."""
+    NOT_MADE = "not_made"
+    """This box could not make the result's documents."""
+    NOT_CONFIGURED = "not_configured"
+    """The way out is no longer in the settings, or cannot be used as it stands there."""
+    INTERRUPTED = "interrupted"
+    """This box stopped in the middle."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One result, or one person's decision, on its way to one sink."""
+
+    id: int
+    sink: str
+    arrival_id: int
+    run: int
+    read_id: int | None
+    """The decision; None for the assessment itself."""
+    attempts: int
+    """This one included."""
+    made_at: datetime
+    transaction_uid: str
+    """Under which this attempt asks for storage commitment (PS3.4 J.3.2)."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a sink says of documents it was given, or of itself when it is probed."""
+
+    trouble: Trouble | None = None
+    detail: str = ""
+    """For the technician, in English; never a patient's data."""
+    taken: tuple[str, ...] = ()
+    """The UIDs of the documents that the peer has acknowledged, or that need no acknowledgement."""
+    awaits: bool = False
+    """Whether storage commitment was asked for and not answered yet (PS3.4 J)."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How it stands with one sink."""
+
+    sink: str
+    waiting: int
+    """Results that it has not got yet."""
+    refused: int
+    """Of them, those that it refuses for themselves."""
+    warned: int
+    """Results that it took with a warning."""
+    oldest: datetime | None
+    """Since when the oldest of them waits."""
+    trouble: Trouble | None
+    detail: str
+    since: datetime | None
+    """Since when it takes nothing."""
+    next_at: datetime | None
+    """When it is asked next; None when there is nothing to ask it for."""
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file in the object store."""

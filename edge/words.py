@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.records import Outcome, Reason
+from edge.records import Outcome, Reason, Trouble
 
 OUTCOMES: dict[Outcome, str] = {
     Outcome.IMMEDIATE: "Immediate",
@@ -69,6 +69,35 @@ REASONS: dict[Reason, tuple[str, str]] = {
         "The box failed on this film three times.",
         "A person reads it; tell the technician.",
     ),
+}
+
+TROUBLES: dict[Trouble, tuple[str, str]] = {
+    Trouble.UNREACHABLE: (
+        "It cannot be reached.",
+        "Nothing to do while the network is away; otherwise check its address and whether it runs.",
+    ),
+    Trouble.TLS: ("The encrypted connection fails.", "Check the certificates and both clocks."),
+    Trouble.KEPT_OUT: (
+        "It does not let this box in.",
+        "Have this box's AE title, or its user, allowed there.",
+    ),
+    Trouble.HANGS: ("It does not answer.", "Have it checked; the box tries again by itself."),
+    Trouble.CLOSED: ("It ends the connection in the middle.", "Have it checked; the box tries again by itself."),
+    Trouble.FULL: ("Its disk is full.", "Have room made there."),
+    Trouble.BUSY: ("It is too busy.", "Nothing to do; the box tries again by itself."),
+    Trouble.REJECTED: ("It refuses results.", "Have its log checked for why."),
+    Trouble.UNSUPPORTED: (
+        "It takes none of the kinds of result that it is sent.",
+        "Choose other kinds in the settings (`send`).",
+    ),
+    Trouble.NOT_COMMITTED: ("It does not commit to keep results.", "Have its disk and its log checked."),
+    Trouble.WARNED: ("It takes results with a warning.", "Have its log checked for why."),
+    Trouble.NOT_MADE: ("This box could not make the result.", "Tell the technician: the box's log says why."),
+    Trouble.NOT_CONFIGURED: (
+        "It is not, or not rightly, in the settings.",
+        "Correct the settings; `outpost check` says what is wrong.",
+    ),
+    Trouble.INTERRUPTED: ("The box stopped in the middle.", "Nothing to do; the box tries again by itself."),
 }
 
 PRELIMINARY = "Preliminary: a person decides."

@@ -27,7 +27,7 @@ from edge.config import Config
 from edge.errors import Misconfigured, Tampered
 from edge.records import Assessment, Decision, Finding, Header, Job, Reason, Refusal, Rendition
 from edge.stages import decide, decode, gate, header
-from edge.state import acceptances, arrivals, notices, queue, results
+from edge.state import acceptances, arrivals, audit, notices, outbox, queue, results
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
 from models.bundle import SHIPPED, Bundle, Mismatch
@@ -190,7 +190,7 @@ class Worker:
         """The outcome, the end of its job and the wish for a picture, in one transaction."""
         with transaction(self.store):
             if queue.finish(self.store, job):
-                results.add(self.store, job.arrival_id, job.run, assessment, now())
+                self._record(job, assessment)
                 if render:
                     queue.add_render(self.store, job.arrival_id, job.run, now())
 
@@ -225,7 +225,17 @@ class Worker:
         decision = decide.refuse(refusal, self.reader.name, self.reader.device_uid)
         with transaction(self.store):
             if queue.bury(self.store, job, refusal.detail):
-                results.add(self.store, job.arrival_id, job.run, Assessment(said, decision, None, {}), now())
+                self._record(job, Assessment(said, decision, None, {}))
+
+    def _record(self, job: Job, assessment: Assessment) -> None:
+        """The outcome, its record in the ledger, and the wish to send it, inside the caller's transaction."""
+        at, decision = now(), assessment.decision
+        results.add(self.store, job.arrival_id, job.run, assessment, at)
+        detail = {"run": job.run, "outcome": decision.outcome, "device_uid": decision.device_uid}
+        if decision.refusal is not None:
+            detail["reason"] = decision.refusal.reason
+        audit.append(self.store, audit.Event.ASSESSED, "worker", at, job.arrival_id, **detail)
+        outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
 
 
 def _has_picture(decision: Decision) -> bool:
@@ -268,6 +278,17 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
         worker = Worker(config, store)
         with transaction(store):
             notices.clear(store, "worker")
+            changed = audit.latest(store, audit.Event.MODEL_CHANGED)
+            if changed is None or changed.detail["device_uid"] != worker.reader.device_uid:
+                audit.append(
+                    store,
+                    audit.Event.MODEL_CHANGED,
+                    "worker",
+                    now(),
+                    model=worker.reader.name,
+                    operating_point=worker.reader.operating_point,
+                    device_uid=worker.reader.device_uid,
+                )
         ready()
         parent, seen, idle = os.getppid(), -1, False
         while not stop.is_set() and os.getppid() == parent:
