@@ -6,15 +6,29 @@ Clinical operating points are not settings: they belong to the model bundle, and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
 
 from edge.errors import Misconfigured
+from edge.records import Station
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the clinic is called, and which time its clocks show."""
+
+    name: Annotated[
+        str, Meta(max_length=64, description="The clinic's name, as results that leave the box give it")
+    ] = ""
+    timezone: Annotated[
+        str, Meta(description="Time zone of the clinic's clocks, such as Africa/Lagos; results are dated by it")
+    ] = "UTC"
 
 
 class Intake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -176,6 +190,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one box; every key has a safe default."""
 
     state: Annotated[str, Meta(min_length=1, description="Folder of the box's database and films")] = "/var/lib/outpost"
+    site: Site = Site()
     intake: Intake = Intake()
     worker: Worker = Worker()
     web: Web = Web()
@@ -198,13 +213,35 @@ def load(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Config)
+        config = msgspec.toml.decode(path.read_bytes(), type=Config)
     except OSError as error:
         raise Misconfigured(
             f"{path}: {error.strerror}. Give the settings file with --config, or leave it out."
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{path}: {error}. Correct that key; `outpost check` tries again.") from None
+    try:
+        zone(config.site.timezone)
+    except (ValueError, OSError):  # no such name, or a name that is a path
+        raise Misconfigured(
+            f"{path}: no time zone {config.site.timezone!r} - at `$.site.timezone`. Give a name such as Africa/Lagos."
+        ) from None
+    return config
+
+
+def zone(name: str) -> tzinfo:
+    """The time zone of that name. Raises ValueError or OSError where the system knows none."""
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except ZoneInfoNotFoundError as error:
+        raise ValueError(name) from error
+
+
+def station(config: Config) -> Station:
+    """What this box calls itself in everything that it sends."""
+    return Station(config.intake.ae_title, config.site.name, config.site.timezone)
 
 
 def save(config: Config, path: Path) -> None:

@@ -96,20 +96,31 @@ class Header:
     SOPInstanceUID: str = ""
     SOPClassUID: str = ""
     StudyInstanceUID: str = ""
+    SeriesInstanceUID: str = ""
     TransferSyntaxUID: str = ""
     Modality: str = ""
     PatientName: str = ""
     PatientID: str = ""
+    IssuerOfPatientID: str = ""
     PatientSex: str = ""
     PatientSpeciesDescription: str = ""
     BodyPartExamined: str = ""
     ViewPosition: str = ""
     PresentationIntentType: str = ""
     StudyDescription: str = ""
+    StudyID: str = ""
     StudyDate: date | None = None
+    StudyTime: str = ""
+    TimezoneOffsetFromUTC: str = ""
+    AccessionNumber: str = ""
+    ReferringPhysicianName: str = ""
+    PlacerOrderNumberImagingServiceRequest: str = ""
+    RequestedProcedureID: str = ""
     PatientBirthDate: date | None = None
     Manufacturer: str = ""
     ManufacturerModelName: str = ""
+    Rows: int = 0
+    Columns: int = 0
     age_years: float | None = None
     """From PatientAge however written, else PatientBirthDate and the film's date, else unknown."""
 
@@ -281,6 +292,26 @@ class Account:
     active: bool
     failures: int
     locked_until: datetime | None
+
+
+@dataclass(frozen=True)
+class Station:
+    """What the box calls itself in everything that it sends."""
+
+    ae_title: str = "OUTPOST"
+    institution: str = ""
+    timezone: str = "UTC"
+    """IANA name of the zone that the clinic's clocks show; times in DICOM are local."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that a film's results are made of; the same source makes the same bytes."""
+
+    film: Film
+    preview: bytes | None
+    """The film's picture as people are shown it, an 8-bit PNG; None where it has none."""
+    station: Station
 
 
 @dataclass(frozen=True)

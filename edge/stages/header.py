@@ -99,25 +99,50 @@ def _header(dataset: Dataset) -> Header:
         except ValueError:
             return None
 
+    def number(keyword: str) -> int:
+        try:
+            return max(0, int(text(keyword)))
+        except ValueError:
+            return 0
+
+    def ordered(keyword: str) -> str:
+        """What the film says itself, else what it says of the request it was taken for (PS3.3 10.6)."""
+        try:
+            request = (dataset.get("RequestAttributesSequence") or [Dataset()])[0]
+            return text(keyword) or str(request.get(keyword) or "").strip("\0 ")[:400]
+        except Exception:  # noqa: BLE001  one unreadable attribute must not hide the others
+            return ""
+
     taken = day("AcquisitionDate") or day("ContentDate") or day("SeriesDate") or day("StudyDate")
     return Header(
         SOPInstanceUID=text("SOPInstanceUID"),
         SOPClassUID=text("SOPClassUID"),
         StudyInstanceUID=text("StudyInstanceUID"),
+        SeriesInstanceUID=text("SeriesInstanceUID"),
         TransferSyntaxUID=str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or ImplicitVRLittleEndian),
         Modality=text("Modality"),
         PatientName=text("PatientName"),
         PatientID=text("PatientID"),
+        IssuerOfPatientID=text("IssuerOfPatientID"),
         PatientSex=text("PatientSex"),
         PatientSpeciesDescription=text("PatientSpeciesDescription"),
         BodyPartExamined=text("BodyPartExamined"),
         ViewPosition=text("ViewPosition"),
         PresentationIntentType=text("PresentationIntentType"),
         StudyDescription=text("StudyDescription"),
+        StudyID=text("StudyID"),
         StudyDate=day("StudyDate"),
+        StudyTime=text("StudyTime"),
+        TimezoneOffsetFromUTC=text("TimezoneOffsetFromUTC"),
+        AccessionNumber=ordered("AccessionNumber"),
+        ReferringPhysicianName=text("ReferringPhysicianName"),
+        PlacerOrderNumberImagingServiceRequest=ordered("PlacerOrderNumberImagingServiceRequest"),
+        RequestedProcedureID=ordered("RequestedProcedureID"),
         PatientBirthDate=day("PatientBirthDate"),
         Manufacturer=text("Manufacturer"),
         ManufacturerModelName=text("ManufacturerModelName"),
+        Rows=number("Rows"),
+        Columns=number("Columns"),
         age_years=age_years(text("PatientAge"), day("PatientBirthDate"), taken),
     )
 

@@ -1,0 +1,146 @@
+"""Results under test: any film that a clinic may have, with any outcome, and what a person said of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from hypothesis import strategies as st
+
+from edge.records import (
+    Arrival,
+    Decision,
+    Film,
+    Finding,
+    Header,
+    Outcome,
+    Read,
+    ReadKind,
+    Reason,
+    Refusal,
+    Sha256,
+    Source,
+    Station,
+    Urgency,
+)
+from edge.stages import decide
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+PNEUMONIA = Finding("pneumonia", "Pneumonia", "SCT", "233604007", 0.871, 0.802, 0.914, "balanced", 0.6938, 0.7781)
+OPACITY = Finding("lung_opacity", "Lung opacity", "RADLEX", "RID28530", 0.12, 0.02, 0.31, "balanced", 0.3382, 0.7926)
+
+SCRIPTS = "Núñez Ødegård", "Диалло Фату", "ዓለሙ ተስፋዬ", "عبد الله", "山田 太郎", "やまだ", "अमिता", "김희중", "𞤁𞤭𞤢𞤤𞤮"
+
+letters = st.one_of(
+    st.sampled_from(SCRIPTS),
+    # whatever a person's name may hold in DICOM (PS3.5 6.2): no control characters, no backslash, caret or equals sign
+    st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="\\^="), min_size=1, max_size=12),
+)
+identifiers = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="\\"), min_size=1, max_size=16)
+uids = st.lists(st.integers(0, 10**9), min_size=1, max_size=5).map(lambda parts: "1.2." + ".".join(map(str, parts)))
+broken = st.sampled_from(["", "1", "1.2.", "1.02.3", "abc", "1." + "9" * 70, "é", "1.2\n3"])
+
+
+@st.composite
+def names(draw: st.DrawFn) -> str:
+    """A person's name in one to three scripts, each of one to five parts."""
+    groups = draw(st.lists(st.lists(letters, min_size=1, max_size=5).map("^".join), min_size=1, max_size=3))
+    return "=".join(group[:64].rstrip("^ ") for group in groups)
+
+
+@st.composite
+def headers(draw: st.DrawFn, uid: st.SearchStrategy[str] = uids) -> Header:
+    """What a film says of itself."""
+    return Header(
+        SOPInstanceUID=draw(uid),
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1",
+        StudyInstanceUID=draw(uid),
+        SeriesInstanceUID=draw(uid),
+        Modality="DX",
+        PatientName=draw(names()),
+        PatientID=draw(identifiers),
+        IssuerOfPatientID=draw(st.one_of(st.just(""), identifiers)),
+        PatientSex=draw(st.sampled_from(["M", "F", "O", "", "?"])),
+        StudyID=draw(identifiers),
+        StudyDate=draw(st.one_of(st.none(), st.dates(date(1990, 1, 1), date(2030, 1, 1)))),
+        StudyTime=draw(st.sampled_from(["", "0800", "235959.123", "25", "8 o'clock"])),
+        TimezoneOffsetFromUTC=draw(st.sampled_from(["", "+0100", "-0330", "hm"])),
+        AccessionNumber=draw(st.one_of(st.just(""), identifiers)),
+        ReferringPhysicianName=draw(st.one_of(st.just(""), names())),
+        PatientBirthDate=draw(st.one_of(st.none(), st.dates(date(1901, 1, 1), date(2026, 1, 1)))),
+        Rows=1024,
+        Columns=900,
+    )
+
+
+@st.composite
+def findings(draw: st.DrawFn) -> tuple[Finding, ...]:
+    """One or two findings of any probability."""
+    drawn = []
+    for known in draw(st.sampled_from([(PNEUMONIA,), (OPACITY,), (PNEUMONIA, OPACITY)])):
+        low, value, high = sorted(draw(st.tuples(*[st.floats(0, 1)] * 3)))
+        drawn.append(Finding(*[*_values(known)[:4], value, low, high, "balanced", known.soon, known.immediate]))
+    return tuple(drawn)
+
+
+def _values(finding: Finding) -> list[str]:
+    return [finding.finding, finding.label, finding.scheme, finding.code]
+
+
+@st.composite
+def decisions(draw: st.DrawFn) -> Decision:
+    """Any outcome; *could not assess* for any reason for which a film is sent on."""
+    model, device = "cxr-lite0 0.1.0", "2.25.314159265358979"
+    if draw(st.booleans()):
+        reason = draw(st.sampled_from([reason for reason in Reason if reason is not Reason.NOT_A_RADIOGRAPH]))
+        return decide.refuse(Refusal(reason, "for the technician"), model, device)
+    return decide.decide(draw(findings()), model, device)
+
+
+def film(header: Header, decision: Decision, saliency: bytes | None = None, run: int = 1) -> Film:
+    """A film on a box, with its outcome."""
+    arrival = Arrival(1, header.SOPInstanceUID, Sha256("5f" * 32), "XRAY", NOON, Urgency.ROUTINE, False)
+    at = NOON + timedelta(minutes=1)
+    return Film(arrival, run, header, decision, at, {}, None, None, None, None, saliency, "")
+
+
+@st.composite
+def sources(draw: st.DrawFn, uid: st.SearchStrategy[str] = uids) -> Source:
+    """Everything that a film's results are made of."""
+    station = Station("OUTPOST", draw(st.sampled_from(["", "Centre de santé Nord"])), "Africa/Lagos")
+    return Source(film(draw(headers(uid)), draw(decisions())), None, station)
+
+
+@st.composite
+def reads(draw: st.DrawFn) -> Read:
+    """What a person decided."""
+    kind = draw(st.sampled_from([ReadKind.CONFIRM, ReadKind.OVERRIDE, ReadKind.REFER, ReadKind.WITHDRAW]))
+    outcome = draw(st.sampled_from(Outcome)) if kind in (ReadKind.CONFIRM, ReadKind.OVERRIDE) else None
+    codes = ("no_acute_finding",) if kind is ReadKind.OVERRIDE else ()
+    reason = "rotated_film" if kind is ReadKind.OVERRIDE else ""
+    return Read(7, 1, 1, kind, draw(letters), NOON + timedelta(hours=1), outcome, codes, reason, "")
+
+
+def example() -> Source:
+    """One source with everything in it."""
+    header = Header(
+        SOPInstanceUID="1.2.3.4",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1",
+        StudyInstanceUID="1.2.3",
+        SeriesInstanceUID="1.2.3.1",
+        Modality="DX",
+        PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう",
+        PatientID="A|1&2~3^4",
+        IssuerOfPatientID="Nord",
+        PatientSex="M",
+        StudyID="7",
+        StudyDate=date(2026, 11, 23),
+        StudyTime="080000",
+        AccessionNumber="2026-117",
+        ReferringPhysicianName="Diallo^Fatou",
+        PatientBirthDate=date(1980, 2, 29),
+        Rows=1024,
+        Columns=900,
+        age_years=46.7,
+    )
+    decision = decide.decide((PNEUMONIA, OPACITY), "cxr-lite0 0.1.0", "2.25.314159265358979")
+    return Source(film(header, decision), None, Station("OUTPOST", "Centre de santé Nord", "Africa/Lagos"))
