@@ -6,7 +6,6 @@ Clinical operating points are not settings: they belong to the model bundle, and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -29,6 +28,14 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timezone: Annotated[
         str, Meta(description="Time zone of the clinic's clocks, such as Africa/Lagos; results are dated by it")
     ] = "UTC"
+
+    def __post_init__(self) -> None:
+        """The system knows the time zone."""
+        try:
+            ZoneInfo(self.timezone)
+        except (OSError, ValueError, ZoneInfoNotFoundError):
+            if self.timezone != "UTC":
+                raise ValueError(f"no time zone {self.timezone!r}") from None
 
 
 class Intake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,30 +220,13 @@ def load(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        config = msgspec.toml.decode(path.read_bytes(), type=Config)
+        return msgspec.toml.decode(path.read_bytes(), type=Config)
     except OSError as error:
         raise Misconfigured(
             f"{path}: {error.strerror}. Give the settings file with --config, or leave it out."
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{path}: {error}. Correct that key; `outpost check` tries again.") from None
-    try:
-        zone(config.site.timezone)
-    except (ValueError, OSError):  # no such name, or a name that is a path
-        raise Misconfigured(
-            f"{path}: no time zone {config.site.timezone!r} - at `$.site.timezone`. Give a name such as Africa/Lagos."
-        ) from None
-    return config
-
-
-def zone(name: str) -> tzinfo:
-    """The time zone of that name. Raises ValueError or OSError where the system knows none."""
-    if name == "UTC":
-        return UTC
-    try:
-        return ZoneInfo(name)
-    except ZoneInfoNotFoundError as error:
-        raise ValueError(name) from error
 
 
 def station(config: Config) -> Station:
