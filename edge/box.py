@@ -19,6 +19,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from edge import config as settings
+from edge import words
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered, Transient
 from edge.state import notices, queue
@@ -68,7 +69,7 @@ class WorkerProcess:
 
     def _safe_mode(self, store: sqlite3.Connection) -> None:
         """Leave the AI stopped, say so on the screen, and go on accepting films."""
-        self.failed = "The AI is stopped: `outpost check` says why. Films are still accepted."
+        self.failed = words.AI_STOPPED
         log.error(self.failed)
         with transaction(store):
             notices.post(store, "worker", self.failed, now())

@@ -193,6 +193,17 @@ class Ris(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(gt=0, description="How long an answer is waited for")] = 30.0
 
 
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this site has decided about people and the AI."""
+
+    impression_first: Annotated[
+        bool, Meta(description="A clinician says what they see before they are shown what the AI found")
+    ] = True
+    triage_only: Annotated[
+        bool, Meta(description="The heat map is never shown: the AI sets the order, people read without it")
+    ] = False
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one box; every key has a safe default."""
 
@@ -202,6 +213,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker: Worker = Worker()
     web: Web = Web()
     worklist: Worklist = Worklist()
+    policy: Policy = Policy()
     ris: Ris = Ris()
     sinks: tuple[Sink, ...] = ()
 
@@ -210,6 +222,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names = [sink.name for sink in self.sinks]
         if len(set(names)) < len(names):
             raise ValueError("two of `sinks` have the same name")
+
+
+    policy: Policy = Policy()
 
 
 def load(path: Path | None) -> Config:

@@ -101,3 +101,8 @@ TROUBLES: dict[Trouble, tuple[str, str]] = {
 }
 
 PRELIMINARY = "Preliminary: a person decides."
+
+AI_STOPPED = "The AI is stopped: `outpost check` says why. Films are still accepted."
+
+SENTENCES = (PRELIMINARY, AI_STOPPED)
+"""What else the box says; all of it is translated where it is shown."""

@@ -19,7 +19,24 @@ from edge import words
 from edge.config import Config
 from edge.errors import Misconfigured, OutpostError
 from edge.state.objects import Objects
-from web import alerts, film, here, languages, people, phrases, pictures, ranking, status, worklist
+from edge.vocabulary import IMPRESSIONS, OVERRIDES
+from web import (
+    alerts,
+    choice,
+    film,
+    handoff,
+    here,
+    languages,
+    limits,
+    people,
+    phrases,
+    pictures,
+    ranking,
+    reads,
+    status,
+    worklist,
+)
+from web.languages import N_, translated
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +57,16 @@ HEADERS = {
 }
 
 SENTENCES = {
-    403: "This request did not come from a page of this box, so nothing was changed. Open the film and try again.",
-    404: "There is no such page or film on this box.",
-    405: "This page cannot be used that way.",
-    409: "The age of this film is known already, so nothing was changed.",
-    413: "That was too much text. Go back and shorten it.",
-    500: "Something went wrong on this box. The films are safe; tell the technician if it happens again.",
+    400: N_("The box did not understand that, so nothing was changed. Load the page again."),
+    403: N_("This request did not come from a page of this box, so nothing was changed. Open the film and try again."),
+    404: N_("There is no such page or film on this box."),
+    405: N_("This page cannot be used that way."),
+    409: N_("The age of this film is known already, so nothing was changed."),
+    413: N_("That was too much text. Go back and shorten it."),
+    500: N_("Something went wrong on this box. The films are safe; tell the technician if it happens again."),
 }
 
-MODULES = (worklist, film, pictures, alerts, status)
+MODULES = (worklist, film, pictures, reads, handoff, alerts, status, choice)
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
 
@@ -64,7 +82,7 @@ def create(config: Config) -> Flask:
     )
     app.extensions["outpost"] = config
     app.extensions["objects"] = Objects(Path(config.state))
-    for phrase in phrases.FILTERS:
+    for phrase in (*phrases.FILTERS, translated):
         app.add_template_filter(phrase)
     app.jinja_env.globals.update(
         OUTCOMES=words.OUTCOMES,
@@ -72,9 +90,15 @@ def create(config: Config) -> Flask:
         PRELIMINARY=words.PRELIMINARY,
         SHAPES=phrases.SHAPES,
         ORDERED=phrases.ORDERED,
+        IMPRESSIONS=IMPRESSIONS,
+        OVERRIDES=OVERRIDES,
+        DECIDED=reads.DECIDED,
+        LANGUAGES=languages.LANGUAGES,
         language=languages.current,
+        limits=limits.sentences,
+        hides=reads.hides,
+        key=reads.key,
         leading=ranking.leading,
-        mapped=ranking.leading,
         notices=here.current_notices,
         SHOWN=ranking.SHOWN,
         calling=alerts.calling,
@@ -111,7 +135,7 @@ def _protect(response: Response) -> Response:
 
 def _error_page(error: HTTPException) -> tuple[str, int]:
     status = error.code or 500
-    return render_template("error.html", sentence=SENTENCES.get(status, error.description)), status
+    return render_template("error.html", sentence=translated(SENTENCES.get(status, SENTENCES[500]))), status
 
 
 def _box_page(error: OutpostError) -> tuple[str, int]:

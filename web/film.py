@@ -11,7 +11,8 @@ from flask import Blueprint, abort, render_template, request, url_for
 from edge.records import Film
 from edge.state import acceptances, arrivals, queue, results
 from edge.state.store import now, transaction
-from web import here, ranking
+from web import here, ranking, reads
+from web.languages import gettext as _
 
 PICTURE_PATIENCE = timedelta(seconds=60)
 """A picture that is not there this long after the outcome will probably not come."""
@@ -38,9 +39,9 @@ def supply_age(number: int) -> tuple[str, int] | flask.typing.ResponseReturnValu
     age = _years(years)
     errors = {}
     if age is None:
-        errors["years"] = "Give the age in years, from 0 to 120. For a baby of 3 months write 0.25."
+        errors["years"] = _("Give the age in years, from 0 to 120. For a baby of 3 months write 0.25.")
     if not 2 <= len(name) <= 80:
-        errors["name"] = "Give your own name, so that others know who entered the age."
+        errors["name"] = _("Give your own name, so that others know who entered the age.")
     if age is None or errors:
         typed = {"errors": errors, "years": years[:20], "name": name[:80]}
         return render_template("film.html", **_shown(here.film_or_404(number)) | typed), 422
@@ -62,7 +63,8 @@ def _shown(film: Film) -> dict[str, object]:
         "mode": ranking.mode_of(film, accepted),
         "twins": results.same_instance(here.store(), film.arrival),
         "picture_late": film.decided_at is not None and now() - film.decided_at > PICTURE_PATIENCE,
-        "triage_only": False,
+        "said": reads.said(film),
+        "triage_only": here.config().policy.triage_only,
         "priors": [],
         "beside": None,
         "errors": {},
@@ -70,7 +72,7 @@ def _shown(film: Film) -> dict[str, object]:
 
 
 def _years(text: str) -> float | None:
-    if not re.fullmatch(r"\s*\d{1,3}([.,]\d{1,3})?\s*", text):
+    if not re.fullmatch(r"\s*\d{1,3}([.,٫]\d{1,3})?\s*", text):
         return None
-    years = float(text.replace(",", "."))
+    years = float(text.replace(",", ".").replace("٫", "."))
     return years if years <= 120 else None

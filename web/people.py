@@ -12,6 +12,9 @@ from edge.records import Account, Role
 from edge.state import accounts
 from web import here
 
+CARERS = (Role.CLINICIAN, Role.LEAD)
+"""Who may see patients."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -43,3 +46,8 @@ def may(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return guarded
 
     return decorate
+
+
+def anybody(page: Callable[P, R]) -> Callable[P, R]:
+    """A page for everyone, signed in or not."""
+    return page

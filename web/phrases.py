@@ -1,10 +1,12 @@
-"""Values as a person reads them: names, ages, waiting times, probabilities. Each is a filter of the templates."""
+"""Values as a person reads them in the request's language: names, ages, times, probabilities. Each is a filter of the templates."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from edge.records import Film, Finding, Outcome, Urgency
+from web.languages import N_, current, digits, ngettext
+from web.languages import gettext as _
 
 SHAPES = {
     Outcome.IMMEDIATE: "▲",
@@ -15,11 +17,17 @@ SHAPES = {
 }
 """So that an outcome is never told by colour alone."""
 
-ORDERED = {Urgency.STAT: "Ordered as STAT", Urgency.HIGH: "Ordered as urgent", Urgency.ROUTINE: ""}
+ORDERED = {Urgency.STAT: N_("Ordered as STAT"), Urgency.HIGH: N_("Ordered as urgent"), Urgency.ROUTINE: ""}
 
-_SEXES = {"M": "male", "F": "female", "O": "other sex"}
+_SEXES = {"M": N_("male"), "F": N_("female"), "O": N_("other sex")}
 
-_LIKELIHOODS = ((0.10, "very unlikely"), (0.33, "unlikely"), (0.66, "as likely as not"), (0.90, "likely"))
+_LIKELIHOODS = (
+    (0.10, N_("very unlikely")),
+    (0.33, N_("unlikely")),
+    (0.66, N_("as likely as not")),
+    (0.90, N_("likely")),
+    (2.00, N_("very likely")),
+)
 """The scale that the IPCC's guidance note of 2010 fixed, in the middle of its categories."""
 
 
@@ -27,7 +35,7 @@ def person(name: str) -> str:
     """A DICOM person name (PS3.5 6.2.1) as family, given; a second script follows in brackets."""
     groups = [_group(group) for group in name.split("=")[:2]]
     written = [group for group in groups if group]
-    return " ".join([*written[:1], *(f"({group})" for group in written[1:])]) or "Name not given"
+    return " ".join([*written[:1], *(f"({group})" for group in written[1:])]) or _("Name not given")
 
 
 def _group(group: str) -> str:
@@ -38,85 +46,105 @@ def _group(group: str) -> str:
 
 def sex(code: str) -> str:
     """The sex in words, whatever the film says of it."""
-    return _SEXES.get(code.upper(), "sex not given")
+    return _(_SEXES.get(code.upper(), N_("sex not given")))
 
 
 def age(film: Film) -> str:
     """The age in words: what a person entered here, else what the film says."""
     years = film.header.age_years if film.supplied_age is None else film.supplied_age
     if years is None:
-        return "age unknown"
+        return _("age unknown")
     if years < 1 / 12:
-        days = round(years * 365.25)
-        words = f"{days} day{'' if days == 1 else 's'}"
+        said = _count("%(num)s day", "%(num)s days", round(years * 365.25))
     elif years < 2:
-        months = round(years * 12)
-        words = f"{months} month{'' if months == 1 else 's'}"
+        said = _count("%(num)s month", "%(num)s months", round(years * 12))
     else:
-        words = f"{int(years)} years"
-    return words if film.supplied_age is None else f"{words} (entered here)"
+        said = _count("%(num)s year", "%(num)s years", int(years))
+    return said if film.supplied_age is None else _("%(age)s (entered here)") % {"age": said}
+
+
+def _count(one: str, many: str, count: int) -> str:
+    return ngettext(one, many, count) % {"num": number(count)}
 
 
 def duration(wait: timedelta) -> str:
     """A waiting time: 12 min, 4 h, 3 h 05 min, 2 days 4 h."""
     minutes = int(wait.total_seconds() // 60)
     if minutes < 1:
-        return "under 1 min"
+        return _("under %(num)s min") % {"num": number(1)}
     if minutes < 60:
-        return f"{minutes} min"
+        return _("%(num)s min") % {"num": number(minutes)}
+    hours = _("%(num)s h") % {"num": number(minutes // 60)}
     if minutes < 48 * 60:
-        return f"{minutes // 60} h" + (f" {minutes % 60:02} min" if minutes % 60 else "")
-    return f"{minutes // 1440} days {minutes % 1440 // 60} h"
+        rest = digits(f"{minutes % 60:02}")
+        return f"{hours} {_('%(num)s min') % {'num': rest}}" if minutes % 60 else hours
+    hours = _("%(num)s h") % {"num": number(minutes % 1440 // 60)}
+    return f"{_count('%(num)s day', '%(num)s days', minutes // 1440)} {hours}"
 
 
 def clock(at: datetime) -> str:
     """A moment as the box's clock shows it."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"{day(at)} {hour(at)}"
 
 
-def day(at: datetime) -> str:
-    """A day as the box's clock has it."""
-    return at.astimezone().strftime("%Y-%m-%d")
+def day(at: date) -> str:
+    """A day as the box's clock has it; the month in letters, so that nobody takes it for the day."""
+    local = at.astimezone() if isinstance(at, datetime) else at
+    return digits(f"{local.day} {current().months.split()[local.month - 1]} {local.year}")
+
+
+def month(at: date) -> str:
+    """A month of a year."""
+    return digits(f"{current().months.split()[at.month - 1]} {at.year}")
 
 
 def hour(at: datetime) -> str:
     """A time of today."""
-    return at.astimezone().strftime("%H:%M")
+    return digits(at.astimezone().strftime("%H:%M"))
 
 
 def number(value: float) -> str:
     """A number; whole from 10 up, with one decimal below."""
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+    language = current()
+    text = f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+    return digits(text.translate({ord(","): language.group, ord("."): language.decimal}))
 
 
 def taken(film: Film) -> str:
     """The day a film was taken, else when it came."""
-    return day(film.arrival.received_at) if film.header.StudyDate is None else film.header.StudyDate.isoformat()
+    return day(film.header.StudyDate or film.arrival.received_at)
 
 
 def likelihood(probability: float) -> str:
     """A probability in words, from a fixed scale."""
-    return next((words for limit, words in _LIKELIHOODS if probability < limit), "very likely")
+    return _(next(said for limit, said in _LIKELIHOODS if probability < limit))
 
 
 def percent(probability: float) -> str:
     """A probability in figures; never 0 % or 100 %, which no model knows."""
     if probability < 0.01:
-        return "under 1 %"
-    return "over 99 %" if probability > 0.99 else f"{probability * 100:.0f} %"
+        return _("under %(share)s") % {"share": _share(1)}
+    return _("over %(share)s") % {"share": _share(99)} if probability > 0.99 else _share(round(probability * 100))
 
 
 def interval(finding: Finding) -> str:
     """The 95 % interval of a finding's probability in figures."""
-    return f"{max(finding.low, 0) * 100:.0f} to {min(finding.high, 1) * 100:.0f} %"
+    low, high = round(max(finding.low, 0) * 100), round(min(finding.high, 1) * 100)
+    return _("%(low)s to %(high)s") % {"low": number(low), "high": _share(high)}
+
+
+def _share(hundredths: int) -> str:
+    return current().percent.format(number(hundredths))
 
 
 def frequency(probability: float) -> str:
     """A probability as a natural frequency, which people judge better than a percentage."""
     tenths = round(probability * 10)
     if tenths == 0:
-        return "fewer than 1 of 10 such films"
-    return "nearly all such films" if tenths == 10 else f"about {tenths} of 10 such films"
+        return _("fewer than 1 of 10 such films")
+    if tenths == 10:
+        return _("nearly all such films")
+    return _("about %(num)s of 10 such films") % {"num": number(tenths)}
 
 
-FILTERS = (person, sex, age, duration, clock, day, hour, number, taken, likelihood, percent, interval, frequency)
+FILTERS = (person, sex, age, duration, clock, day, month, hour, number, taken, likelihood, percent, interval, frequency)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flask import Blueprint, Response, abort, request
 
 from edge.records import Sha256
-from web import here
+from web import here, reads
 
 pages = Blueprint("pictures", __name__)
 
@@ -28,8 +28,9 @@ def preview(number: int) -> Response:
 @pages.get("/films/<int:number>/map.png")
 def saliency(number: int) -> Response:
     """The map of where the most probable finding's score comes from."""
-    picture = here.film_or_404(number).saliency
-    if picture is None:
+    film = here.film_or_404(number)
+    picture = film.saliency
+    if picture is None or here.config().policy.triage_only or reads.hides(film):
         abort(404)
     return _png(hashlib.sha256(picture).hexdigest(), lambda: picture)
 

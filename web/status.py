@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import flask
 from flask import Blueprint, render_template
@@ -15,7 +14,7 @@ from edge import health
 from edge.health import Level, Reading
 from edge.state import acceptances, notices, queue
 from edge.state.store import now
-from web import alerts, here, phrases, ranking
+from web import alerts, here, limits, phrases, ranking
 from web.languages import N_, ngettext
 from web.languages import gettext as _
 
@@ -234,7 +233,7 @@ _READINGS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
 @pages.get("/model")
 def model() -> str:
     """What the model is and is not: the card of the bundle in use."""
-    card = _bundle() / "card.md"
+    card = limits.bundle() / "card.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else _("This model came without a card.")
     return render_template("model.html", blocks=re.split(r"\n\s*\n", text.strip()))
 
@@ -243,11 +242,3 @@ def model() -> str:
 def healthy() -> flask.typing.ResponseReturnValue:
     """Whether the pages reach the box's state, for the box to watch itself."""
     return {"status": "ok", "to_assess": queue.open_jobs(here.store(), "assess")}
-
-
-def _bundle() -> Path:
-    if here.config().worker.bundle:
-        return Path(here.config().worker.bundle)
-    from models.bundle import SHIPPED
-
-    return SHIPPED

@@ -9,7 +9,7 @@ import flask
 from flask import Blueprint, Response, g, render_template, request
 
 from edge.state.store import files_of, now
-from web import here, languages, ranking
+from web import here, languages, ranking, reads
 from web.ranking import Show
 
 SETTLED = timedelta(milliseconds=100)
@@ -23,7 +23,7 @@ pages = Blueprint("worklist", __name__)
 @pages.get("/")
 def home() -> str:
     """The worklist."""
-    return render_template("worklist.html", **_worklist())
+    return render_template("worklist.html", **_worklist(), done=reads.just_done(request.args.get("done", "")))
 
 
 @pages.get("/worklist")

@@ -39,6 +39,11 @@ def get(connection: sqlite3.Connection, name: str) -> Account | None:
     return None if row is None else _read(row)
 
 
+def set_language(connection: sqlite3.Connection, name: str, language: str) -> None:
+    """Note the language a person wants to be spoken to in, inside the caller's transaction."""
+    connection.execute("UPDATE account SET language = ? WHERE name = ?", (language, name))
+
+
 def everyone(connection: sqlite3.Connection) -> list[Account]:
     """All accounts, by name."""
     return [_read(row) for row in connection.execute("SELECT * FROM account ORDER BY name")]

@@ -140,6 +140,14 @@ def latest(connection: sqlite3.Connection, event: Event, before: int | None = No
     return None if row is None else _record(row)
 
 
+def starting(connection: sqlite3.Connection, event: Event, beginning: str) -> Record | None:
+    """The record of that event whose hash begins so, or None."""
+    row = connection.execute(
+        "SELECT * FROM audit WHERE event = ? AND substr(hash, 1, ?) = ?", (event, len(beginning), beginning)
+    ).fetchone()
+    return None if row is None else _record(row)
+
+
 def newest(connection: sqlite3.Connection) -> datetime | None:
     """The latest time that the ledger holds."""
     at = connection.execute("SELECT MAX(at) FROM audit").fetchone()[0]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
-from edge.records import Outcome, Read, ReadKind
+from edge.records import Outcome, Read, ReadKind, Sha256
+
+UNDO = timedelta(seconds=10)
+"""How long a person may take a decision back; nothing leaves the box before that. Later they decide anew."""
 
 TABLE = """
 CREATE TABLE read (
@@ -65,6 +69,29 @@ def add(
     if row is not None:
         return _read(row), True
     return _read(connection.execute("SELECT * FROM read WHERE request = ?", (request,)).fetchone()), False
+
+
+def seal(film: Sha256, run: int, reader: str, at: datetime, codes: tuple[str, ...]) -> str:
+    """What binds an impression to its film, its assessment, its reader and its moment before the AI's is shown: a SHA-256."""
+    return hashlib.sha256(msgspec.json.encode([film, run, reader, at.isoformat(), codes])).hexdigest()
+
+
+def find(connection: sqlite3.Connection, request: str) -> Read | None:
+    """The act that a page asked for under this key, or None."""
+    row = connection.execute("SELECT * FROM read WHERE request = ?", (request,)).fetchone()
+    return None if row is None else _read(row)
+
+
+def impression(acts: list[Read], reader: str, run: int) -> Read | None:
+    """What a reader said of one assessment of a film before they were shown the AI's; `acts` are the film's."""
+    return next(
+        (act for act in acts if act.kind is ReadKind.IMPRESSION and act.reader == reader and act.run == run), None
+    )
+
+
+def of_reader(connection: sqlite3.Connection, reader: str) -> list[Read]:
+    """Everything that one person said of films, oldest first."""
+    return [_read(row) for row in connection.execute("SELECT * FROM read WHERE reader = ? ORDER BY id", (reader,))]
 
 
 def of_film(connection: sqlite3.Connection, arrival_id: int) -> list[Read]:

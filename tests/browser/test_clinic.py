@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge.config import Config, Web, Worker
+from edge.config import Config, Policy, Web, Worker
 from edge.records import Assessment, Decision, Display, Finding, Header, Outcome, Reason, Refusal, Urgency
 from edge.state import arrivals, queue, results
 from edge.state.objects import Objects
@@ -77,7 +77,12 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A box in service: two assessed films, one without age, one refused, one waiting, two in conflict."""
     folder = tmp_path_factory.mktemp("box")
     (folder / "card.md").write_text(CARD)
-    config = Config(state=str(folder / "state"), web=Web(port=0), worker=Worker(bundle=str(folder)))
+    config = Config(
+        state=str(folder / "state"),
+        web=Web(port=0),
+        worker=Worker(bundle=str(folder)),
+        policy=Policy(impression_first=False),
+    )
     with closing(open_store(Path(config.state))) as store:
         films = SimpleNamespace(
             immediate=film(config, store, Outcome.IMMEDIATE, "DIALLO^Mariama", minutes=12, probability=0.86),
