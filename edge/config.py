@@ -224,9 +224,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("two of `sinks` have the same name")
 
 
-    policy: Policy = Policy()
-
-
 def load(path: Path | None) -> Config:
     """Read the settings file, or the defaults when `path` is None.
 

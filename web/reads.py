@@ -16,7 +16,7 @@ import flask
 from flask import Blueprint, abort, g, render_template, request, url_for
 
 from edge.records import Film, Outcome, Read, ReadKind
-from edge.state import audit, reads, results
+from edge.state import audit, outbox, reads, results
 from edge.state.audit import Event
 from edge.state.store import now, transaction
 from edge.vocabulary import IMPRESSIONS, NOT_ASSESSED, OVERRIDES, Impression, Sight
@@ -131,6 +131,7 @@ def decide(number: int) -> flask.typing.ResponseReturnValue:
             done, _new = reads.add(
                 store, number, film.run, ReadKind(act), reader, at, key, outcome=outcome, reason=reason
             )
+            outbox.of_read(store, here.config(), done)
             audit.append(
                 store, EVENTS[done.kind], reader, at, number, run=film.run, outcome=outcome, reason=reason, read=done.id
             )
@@ -170,6 +171,7 @@ def withdraw(number: int) -> flask.typing.ResponseReturnValue:
                 return _refused(
                     number, 409, _("It is too late to take the decision back. Open the film and decide anew.")
                 )
+            outbox.take_back(store, standing)
             reads.add(store, number, film.run, ReadKind.WITHDRAW, reader, at, key)
             audit.append(store, Event.WITHDRAWN, reader, at, number, read=standing.id)
     return flask.redirect(url_for("film.page", number=number), 303)

@@ -8,6 +8,7 @@ from pathlib import Path
 import flask
 from flask import Blueprint, Response, g, render_template, request
 
+from edge.state import outbox
 from edge.state.store import files_of, now
 from web import here, languages, ranking, reads
 from web.ranking import Show
@@ -64,4 +65,5 @@ def _worklist() -> dict[str, object]:
     wait_cap = timedelta(minutes=here.config().worklist.wait_cap_minutes)
     listed = ranking.build(here.store(), now(), wait_cap, limit, show, sought)
     query = {"show": None if show is Show.OPEN else show, "q": sought or None, "all": request.args.get("all")}
-    return {"list": listed, "query": query, "wait_cap": wait_cap}
+    unsent, oldest = outbox.unsent(here.store())
+    return {"unsent": unsent, "oldest": oldest, "list": listed, "query": query, "wait_cap": wait_cap}

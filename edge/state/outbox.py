@@ -16,7 +16,7 @@ import msgspec
 
 from edge.config import Config
 from edge.records import Delivery, Outcome, Read, ReadKind, Receipt, Trouble, Way
-from edge.state import audit
+from edge.state import audit, reads
 
 TABLE = """
 CREATE TABLE delivery (
@@ -96,16 +96,23 @@ def of_result(
     connection: sqlite3.Connection, config: Config, arrival_id: int, run: int, outcome: Outcome, at: datetime
 ) -> None:
     """Have an assessment sent to every sink, inside the transaction that records it; a second time changes nothing."""
-    _add(connection, config, arrival_id, run, 0, outcome, at)
+    _add(connection, config, arrival_id, run, 0, outcome, at, at)
 
 
 def of_read(connection: sqlite3.Connection, config: Config, read: Read) -> None:
     """Have a person's decision sent to every sink, inside the transaction that records it; a second time changes nothing.
 
-    An impression stays here: it is what a person said before they had seen everything.
+    It goes once the person can no longer take it back. An impression stays here: it is what a person said before they had seen
+    everything.
     """
     if read.kind is not ReadKind.IMPRESSION:
-        _add(connection, config, read.arrival_id, read.run, read.id, read.outcome or Outcome.IMMEDIATE, read.at)
+        outcome, due = read.outcome or Outcome.IMMEDIATE, read.at + reads.UNDO
+        _add(connection, config, read.arrival_id, read.run, read.id, outcome, read.at, due)
+
+
+def take_back(connection: sqlite3.Connection, read: Read) -> None:
+    """Have a decision that was taken back in time sent to nobody, inside the transaction that takes it back."""
+    connection.execute("DELETE FROM delivery WHERE read_id = ? AND attempts = 0", (read.id,))
 
 
 def _add(
@@ -116,12 +123,13 @@ def _add(
     read_id: int,
     outcome: Outcome,
     at: datetime,
+    due: datetime,
 ) -> None:
     connection.executemany(
         "INSERT INTO delivery (sink, arrival_id, run, read_id, priority, state, made_at, due_at)"
         " VALUES (?, ?, ?, ?, ?, 'waiting', ?, ?) ON CONFLICT DO NOTHING",
         [
-            (sink.name, arrival_id, run, read_id, _PRIORITY[outcome], at.isoformat(), at.isoformat())
+            (sink.name, arrival_id, run, read_id, _PRIORITY[outcome], at.isoformat(), due.isoformat())
             for sink in config.sinks
         ],
     )

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from edge.config import Policy
+from edge.config import FolderSink, Policy
 from edge.records import Outcome, ReadKind, Reason
-from edge.state import audit, reads
+from edge.state import audit, outbox, reads
 from edge.state.audit import Event
 from edge.state.store import now
 from edge.vocabulary import IMPRESSIONS, NOT_ASSESSED
 from tests.people import sign_in
-from tests.unit.test_web import OWN, Box
+from tests.unit.test_web import OWN, SHOWN_AT_ONCE, Box
 from web import clinic, languages
 
 KEYS = iter(f"{number:016}" for number in range(10**6))
@@ -125,6 +125,20 @@ def test_a_decided_film_leaves_the_list_and_can_be_taken_back_for_ten_seconds(
     assert "Take it back" not in box.text(f"/?done={standing.id}")
     assert events(box)[-3:] == [Event.CONFIRMED, Event.WITHDRAWN, Event.CONFIRMED]
     assert audit.verify(box.store) is None
+
+
+def test_a_decision_leaves_the_box_once_it_can_no_longer_be_taken_back(tmp_path: Path) -> None:
+    sinks = (FolderSink(name="archive", path=str(tmp_path / "out")),)
+    with closing((box := Box(tmp_path, SHOWN_AT_ONCE, sinks)).store):
+        number = box.film(Outcome.IMMEDIATE)
+        decide(box, number, "confirm")
+        assert "Not sent yet:" in box.text("/")
+        standing = reads.standing(box.store)[number]
+        assert not outbox.due(box.store, ["archive"], standing.at)
+        assert outbox.due(box.store, ["archive"], standing.at + reads.UNDO)
+        post(box, f"/films/{number}/withdraw", read=standing.id)
+        assert outbox.unsent(box.store) == (0, None)
+        assert "Not sent yet" not in box.text("/")
 
 
 def test_nobody_takes_back_what_another_decided(box: Box) -> None:
