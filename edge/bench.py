@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import ssl
 import statistics
 import subprocess
 import sys
@@ -239,7 +240,9 @@ def running(state: Path, command: str) -> Iterator[tuple[subprocess.Popen[bytes]
     """An `outpost` process on a state of its own, and its settings, once its DICOM port is open."""
     port = box.free_port()
     settings = Config(
-        state=str(state / "box"), intake=Intake(port=port, disk_floor_mib=0), web=Web(port=box.free_port())
+        state=str(state / "box"),
+        intake=Intake(port=port, disk_floor_mib=0),
+        web=Web(port=box.free_port(), join_port=0),
     )
     config.save(settings, state / "outpost.toml")
     process = subprocess.Popen(
@@ -263,7 +266,8 @@ def serving(folder: Path, path: Path) -> dict[str, Any]:
             subprocess.run([dcmtk("storescu"), "-pdu", "131072", *to, *map(str, paths)], check=True)
 
         def decided() -> int:
-            with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/worklist") as answer:
+            trusting = ssl.create_default_context(cafile=Path(settings.state) / "trust/ca.crt")
+            with urllib.request.urlopen(f"https://127.0.0.1:{settings.web.port}/worklist", context=trusting) as answer:
                 page = str(answer.read().decode())
             return page.count('class="row ') - page.count('class="row pending"')
 

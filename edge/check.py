@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -13,12 +13,9 @@ import click
 from edge.cli import config_of
 from edge.config import Config
 from edge.errors import Misconfigured, OutpostError
-from edge.state import acceptances
+from edge.state import acceptances, trust
 from edge.state.objects import Objects
-from edge.state.store import now, open_store
-
-BUILT = datetime(2026, 11, 1, tzinfo=UTC)
-"""No right clock shows an earlier time."""
+from edge.state.store import BUILT, now, open_store
 
 
 def state(config: Config) -> str:
@@ -48,6 +45,32 @@ def clock(config: Config) -> str:
     return f"{now():%Y-%m-%d %H:%M} UTC"
 
 
+def certificate(config: Config) -> str:
+    """The pages can be trusted at the time that the clock shows, under the names of the settings."""
+    held = trust.read(Path(config.state))
+    if held is None:
+        return "made at the first start"
+    if not held.believes(now()):
+        raise Misconfigured(
+            f"the clock shows {now():%Y-%m-%d}, when the box's certificate cannot be renewed. Set the clock."
+        )
+    for name in config.web.names:
+        if not trust.permitted(held.authority, name):
+            raise Misconfigured(
+                f"{name!r} was not among web.names when the box's authority was made, so it cannot speak for that name. "
+                f"Take the name out, or remove {held.file.parent}: then a new one is made, and every tablet joins again."
+            )
+    begin, end = held.certificate.not_valid_before_utc, held.certificate.not_valid_after_utc
+    last = held.authority.not_valid_after_utc
+    if last - now() < trust.LEAF:
+        raise Misconfigured(
+            f"the box's authority ends on {last:%Y-%m-%d}. Remove {held.file.parent} and start the box: then a new one "
+            "is made, and every tablet joins again."
+        )
+    good = "renewed by itself" if begin <= now() < end else "not good at this time; renewed with the next connection"
+    return f"good until {end:%Y-%m-%d}, {good}; {held.name}, SHA-256 {held.fingerprint}"
+
+
 def model(config: Config) -> str:
     """The model is what its manifest says and computes what it shall on this device."""
     from edge.worker import open_reader
@@ -65,7 +88,10 @@ def ports(config: Config) -> str:
     for name, host, port in (
         ("DICOM", config.intake.host, config.intake.port),
         ("pages", config.web.host, config.web.port),
+        ("join page", config.web.host, config.web.join_port),
     ):
+        if port == "none":
+            continue
         with closing(socket.socket()) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -78,7 +104,7 @@ def ports(config: Config) -> str:
     return ", ".join(answers)
 
 
-CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, model, ports)
+CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, model, ports)
 
 
 @click.command()
@@ -86,12 +112,12 @@ CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, model, ports)
 def check(ctx: click.Context) -> None:
     """Check settings, state, disk, clock, model and ports: what works, what does not, what to do."""
     config = config_of(ctx)
-    click.echo("✔ settings  read")
+    click.echo("✔ settings    read")
     failed = False
     for one in CHECKS:
         try:
-            click.echo(f"✔ {one.__name__:<9} {one(config)}")
+            click.echo(f"✔ {one.__name__:<11} {one(config)}")
         except OutpostError as error:
             failed = True
-            click.echo(f"✘ {one.__name__:<9} {error}")
+            click.echo(f"✘ {one.__name__:<11} {error}")
     ctx.exit(1 if failed else 0)

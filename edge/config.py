@@ -16,6 +16,7 @@ from msgspec import Meta
 from edge.errors import Misconfigured
 from edge.records import Station
 
+HOST_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -74,8 +75,22 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The pages clinicians look at."""
 
-    host: Annotated[str, Meta(description="Address to listen on")] = "127.0.0.1"
-    port: Annotated[Port, Meta(description="Port of the pages; 0 takes a free one")] = 8080
+    host: Annotated[str, Meta(description="Address to listen on; 0.0.0.0 lets the tablets reach the box")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Port of the pages (HTTPS); 0 takes a free one")] = 8080
+    join_port: Annotated[
+        Port | Literal["none"],
+        Meta(
+            description="Port of the page that a new tablet joins by (HTTP); 0 takes a free one, none has no such page"
+        ),
+    ] = 8081
+    names: Annotated[
+        tuple[Annotated[str, Meta(pattern=HOST_NAME, max_length=253)], ...],
+        Meta(
+            min_length=1,
+            max_length=8,
+            description="The box's names in the clinic's network; set before its first start",
+        ),
+    ] = ("outpost.local",)
 
 
 class Worklist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from edge.config import Config
-from edge.state import arrivals, audit
+from edge.state import arrivals, audit, trust
 from edge.state.audit import Event
 from edge.state.objects import Objects
 
@@ -100,6 +100,20 @@ def warmth(system: Path = SYSTEM) -> Reading:
     return (
         Reading("warmth", "hot", Level.ACT, values) if hottest >= HOT else Reading("warmth", "good", Level.GOOD, values)
     )
+
+
+def certificate(state: Path, at: datetime) -> Reading:
+    """Whether tablets can trust the box at this time."""
+    held = trust.read(state)
+    if held is None:
+        return Reading("certificate", "none", Level.UNKNOWN, {})
+    end, last = held.certificate.not_valid_after_utc, held.authority.not_valid_after_utc
+    values: dict[str, float | int | str | datetime] = {"until": end, "now": at}
+    if not held.believes(at):
+        return Reading("certificate", "clock", Level.ACT, values)
+    if last - at < trust.LEAF:
+        return Reading("certificate", "ending", Level.LOOK, {"until": last})
+    return Reading("certificate", "good", Level.GOOD, values)
 
 
 def starts(store: sqlite3.Connection) -> Reading:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -60,7 +62,7 @@ class Box:
             else Config(
                 state=str(folder / "box"),
                 intake=Intake(port=free_port(), disk_floor_mib=0, watch=tuple(map(str, watch))),
-                web=Web(port=free_port()),
+                web=Web(port=free_port(), join_port=free_port()),
             )
         )
         self.file = folder / "outpost.toml"
@@ -70,6 +72,17 @@ class Box:
     def port(self) -> int:
         """The DICOM port."""
         return self.config.intake.port
+
+    @property
+    def url(self) -> str:
+        """Where the pages are."""
+        return f"https://127.0.0.1:{self.config.web.port}"
+
+    def page(self, path: str = "/") -> str:
+        """A page of the box, asked by somebody who trusts nothing but this box's own authority."""
+        trusting = ssl.create_default_context(cafile=Path(self.config.state) / "trust/ca.crt")
+        with urllib.request.urlopen(self.url + path, context=trusting) as answer:
+            return str(answer.read().decode())
 
     def launch(self, *killer: str) -> None:
         """Start the process, under `tests/fault/killer.py` where that is asked for."""

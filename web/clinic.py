@@ -1,4 +1,4 @@
-"""The clinic's application: what its pages have in common, what protects them, and the server that serves them.
+"""The clinic's application: what its pages have in common, and what protects them.
 
 Every page is complete without JavaScript; two small modules keep it live. Nothing is loaded from anywhere else.
 """
@@ -11,13 +11,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from cheroot.wsgi import Server
 from flask import Flask, Response, abort, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from edge import words
 from edge.config import Config
-from edge.errors import Misconfigured, OutpostError
+from edge.errors import OutpostError
 from edge.state.objects import Objects
 from edge.vocabulary import IMPRESSIONS, OVERRIDES
 from web import (
@@ -33,6 +32,7 @@ from web import (
     pictures,
     ranking,
     reads,
+    server,
     status,
     worklist,
 )
@@ -40,14 +40,10 @@ from web.languages import N_, translated
 
 log = logging.getLogger(__name__)
 
-THREADS = 4
-BODY_BYTES = 16 * 1024
-"""No form of the box is larger."""
-
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "worker-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     # not no-referrer: with that browsers send `Origin: null` with the box's own forms, and over plain HTTP nothing else
@@ -73,16 +69,12 @@ MODULES = (worklist, film, pictures, reads, handoff, alerts, status, choice)
 def create(config: Config) -> Flask:
     """The clinic's application on the state that `config` names."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = server.BODY_BYTES
     app.secret_key = os.urandom(32)
-    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.add_extension("jinja2.ext.i18n")
-    app.jinja_env.install_gettext_callables(  # type: ignore[attr-defined]
-        languages.gettext, languages.ngettext, newstyle=True
-    )
+    languages.speak(app)
     app.extensions["outpost"] = config
     app.extensions["objects"] = Objects(Path(config.state))
-    for phrase in (*phrases.FILTERS, translated):
+    for phrase in phrases.FILTERS:
         app.add_template_filter(phrase)
     app.jinja_env.globals.update(
         OUTCOMES=words.OUTCOMES,
@@ -144,23 +136,8 @@ def _box_page(error: OutpostError) -> tuple[str, int]:
 
 
 def run(config: Config, stop: threading.Event, ready: Callable[[int], None]) -> None:
-    """Serve the pages until `stop` is set; `ready` gets the port once they can be reached.
+    """Serve the pages over TLS until `stop` is set; `ready` gets the port once they can be reached.
 
     Raises `Misconfigured` when the address cannot be used.
     """
-    server = Server((config.web.host, config.web.port), create(config), numthreads=THREADS, server_name="Outpost")
-    server.max_request_body_size = BODY_BYTES
-    try:
-        server.prepare()
-    except OSError as error:
-        raise Misconfigured(
-            f"web.port: {config.web.host}:{config.web.port} cannot be used ({error}). Choose another port in the settings."
-        ) from None
-    serving = threading.Thread(target=server.serve, name="web")
-    serving.start()
-    try:
-        ready(int(server.bind_addr[1]))
-        stop.wait()
-    finally:
-        server.stop()
-        serving.join()
+    server.serve(create(config), "web.port", config.web.host, config.web.port, stop, ready, server.Tls(config))

@@ -20,7 +20,7 @@ from edge.state import acceptances, results
 from edge.state.store import now, open_store, transaction
 from edge.triage import table
 from edge.worker import open_reader
-from web import clinic
+from web.serve import pages
 
 POLL_SECONDS = 0.02
 
@@ -30,18 +30,19 @@ POLL_SECONDS = 0.02
 def demo(once: bool) -> None:
     """Show a box at work: films in over DICOM, a ranked worklist out."""
     with tempfile.TemporaryDirectory(prefix="outpost-demo-") as folder:
-        config = Config(state=folder, intake=Intake(port=0, disk_floor_mib=0), web=Web(port=0))
+        config = Config(state=folder, intake=Intake(port=0, disk_floor_mib=0), web=Web(port=0, join_port=0))
         accept_for_demonstration(config)
         with (
             box.service(intake.run, config) as dicom,
-            box.service(clinic.run, config) as pages,
+            pages(config) as shown,
             box.worker(config) as worker,
         ):
-            click.echo(f"A box for demonstration: DICOM port {dicom}, pages at http://{config.web.host}:{pages}/")
+            click.echo(f"A box for demonstration: DICOM port {dicom}\n{shown}")
             films = send_and_wait(config, dicom, worker)
             click.echo(table(films, stages=True))
             if not once:
-                click.echo(f"\nOpen http://{config.web.host}:{pages}/ in a browser. Ctrl-C ends the demonstration.")
+                click.echo(f"\n{shown}\nOpen the first in a browser, which warns of a box that it does not know;")
+                click.echo("the second tells how it gets to know it. Ctrl-C ends the demonstration.")
                 box.stop_on_signal().wait()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from flask import g, has_request_context, request
+from flask import Flask, g, has_request_context, request
 
 TRANSLATIONS = Path(__file__).parent / "translations"
 DOMAIN = "outpost"
@@ -102,6 +102,14 @@ def speaking(code: str) -> Iterator[None]:
         yield
     finally:
         g.language = before
+
+
+def speak(app: Flask) -> None:
+    """Let an application's templates speak the language of the request."""
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.add_extension("jinja2.ext.i18n")
+    app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
+    app.add_template_filter(translated)
 
 
 @cache

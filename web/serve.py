@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
+import msgspec
 
 from edge import box, intake
 from edge.cli import config_of
-from web import clinic
+from edge.config import Config
+from web import clinic, join
 
 
 @click.command()
@@ -15,9 +20,9 @@ def serve(ctx: click.Context) -> None:
     """Run the whole box until stopped: DICOM port, worker and pages."""
     config = config_of(ctx)
     stop = box.stop_on_signal()
-    with box.service(intake.run, config) as dicom, box.service(clinic.run, config) as pages, box.worker(config):
+    with box.service(intake.run, config) as dicom, pages(config) as shown, box.worker(config):
         click.echo(f"DICOM   {config.intake.ae_title} at {config.intake.host}:{dicom}")
-        click.echo(f"Pages   http://{config.web.host}:{pages}/")
+        click.echo(shown)
         stop.wait()
 
 
@@ -26,6 +31,21 @@ def serve(ctx: click.Context) -> None:
 def web(ctx: click.Context) -> None:
     """Serve the clinic's pages until stopped."""
     config = config_of(ctx)
-    clinic.run(
-        config, box.stop_on_signal(), lambda port: click.echo(f"Pages   http://{config.web.host}:{port}/", err=True)
-    )
+    stop = box.stop_on_signal()
+    with pages(config) as shown:
+        click.echo(shown, err=True)
+        stop.wait()
+
+
+@contextmanager
+def pages(config: Config) -> Iterator[str]:
+    """The pages over TLS and the join page without, for the length of the block; gives their addresses for people."""
+    host = config.web.names[0] if config.web.host in ("0.0.0.0", "::") else config.web.host  # noqa: S104  compared only
+    with box.service(clinic.run, config) as port:
+        shown = f"Pages   https://{host}:{port}/"
+        if config.web.join_port == "none":
+            yield shown
+            return
+        opened = msgspec.structs.replace(config, web=msgspec.structs.replace(config.web, port=port))
+        with box.service(join.run, opened) as plain:
+            yield f"{shown}\nJoin    http://{host}:{plain}/ (for a tablet that does not know this box yet)"

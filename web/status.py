@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import flask
 from flask import Blueprint, render_template
@@ -64,6 +65,7 @@ def _lines() -> list[Line]:
             (
                 health.disk(config),
                 health.clock(store, at),
+                health.certificate(Path(config.state), at),
                 health.power(),
                 health.warmth(),
                 health.starts(store),
@@ -140,6 +142,7 @@ def _reading(reading: Reading) -> Line:
 _SHOWN: dict[str, Callable[..., str]] = {
     "now": phrases.clock,
     "written": phrases.clock,
+    "until": phrases.day,
     "at": phrases.clock,
     "free_gib": phrases.number,
     "films": phrases.number,
@@ -177,6 +180,23 @@ _READINGS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
                 N_("The clock is wrong: it shows %(now)s, but the box wrote something at %(written)s."),
                 N_("Have the technician set the clock now. Waiting times are wrong until then."),
             ),
+        },
+    ),
+    "certificate": (
+        N_("Certificate"),
+        {
+            "good": (N_("Tablets can be sure of this box until %(until)s; it renews that by itself."), _NOTHING),
+            "clock": (
+                N_(
+                    "The clock shows %(now)s, when the box’s certificate is not good: tablets may warn you of this box."
+                ),
+                N_("Have the technician set the clock now."),
+            ),
+            "ending": (
+                N_("On %(until)s the box’s certificate ends for good."),
+                N_("Have the technician make a new one before; then every tablet joins again."),
+            ),
+            "none": (N_("These pages come without the box’s certificate."), N_("Tell the technician.")),
         },
     ),
     "power": (

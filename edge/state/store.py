@@ -22,6 +22,8 @@ MIGRATIONS: tuple[str, ...] = (
 
 DATABASE = "outpost.db"
 BUSY_SECONDS = 30
+BUILT = datetime(2026, 11, 1, tzinfo=UTC)
+"""When this version was made: no right clock shows an earlier time."""
 
 
 def open_store(state: Path) -> sqlite3.Connection:
@@ -32,7 +34,7 @@ def open_store(state: Path) -> sqlite3.Connection:
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        with _alone(state):
+        with alone(state):
             connection = sqlite3.connect(state / DATABASE, timeout=BUSY_SECONDS, isolation_level=None)
             connection.row_factory = sqlite3.Row
             connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
@@ -45,7 +47,7 @@ def open_store(state: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: SQLite does not wait for others when it turns a new database to WAL, it fails."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

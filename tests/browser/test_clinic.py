@@ -35,7 +35,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--host-resolver-rules=MAP clinic.test 127.0.0.1",  # a plain-HTTP name is not a secure context, as on a clinic's network
+    "--host-resolver-rules=MAP clinic.test 127.0.0.1",  # by name, as on a clinic's network
 ]
 CARD = """# A demonstrator
 
@@ -79,7 +79,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     (folder / "card.md").write_text(CARD)
     config = Config(
         state=str(folder / "state"),
-        web=Web(port=0),
+        web=Web(port=0, names=("clinic.test",)),
         worker=Worker(bundle=str(folder)),
         policy=Policy(impression_first=False),
     )
@@ -100,7 +100,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             other=film(config, store, Outcome.ROUTINE, "KAMAU^Grace", minutes=6, probability=0.1, uid="1.2.3.4"),
         )
     with serving(config) as port:
-        yield SimpleNamespace(config=config, port=port, url=f"http://127.0.0.1:{port}", films=films)
+        yield SimpleNamespace(config=config, port=port, url=f"https://127.0.0.1:{port}", films=films)
 
 
 @contextmanager
@@ -216,6 +216,8 @@ def page(browser: Any) -> Iterator[Any]:
 @contextmanager
 def opened(browser: Any, size: str = "landscape", **options: Any) -> Iterator[Any]:
     width, height = SIZES[size]
+    # trust is not the point here (test_trust.py), nor is what a tablet keeps (test_away.py)
+    options = {"ignore_https_errors": True, "service_workers": "block", **options}
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     asked, said = [], []
     context.on("request", lambda request: asked.append(request.url))
@@ -226,7 +228,7 @@ def opened(browser: Any, size: str = "landscape", **options: Any) -> Iterator[An
     yield page
     context.close()
     assert asked
-    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "http://clinic.test:"))] == []
+    assert [url for url in asked if not url.startswith(("https://127.0.0.1:", "https://clinic.test:"))] == []
     assert said == []
 
 
@@ -302,18 +304,17 @@ def test_a_lost_connection_is_said(browser: Any, tmp_path: Path) -> None:
     config = Config(state=str(tmp_path), web=Web(port=0))
     with opened(browser) as page:
         with serving(config) as port:
-            page.goto(f"http://127.0.0.1:{port}/")
+            page.goto(f"https://127.0.0.1:{port}/")
             page.wait_for_timeout(1500)
             assert not page.locator("#stale").is_visible()
         page.wait_for_selector("#stale:not([hidden])", timeout=10000)
         page.errors.clear()  # the refused connections
 
 
-def test_the_age_is_entered_on_plain_http_by_its_network_name(page: Any, box: Any) -> None:
+def test_the_age_is_entered_by_the_boxs_network_name(page: Any, box: Any) -> None:
     with closing(open_store(Path(box.config.state))) as store:
         number = film(box.config, store, Outcome.COULD_NOT_ASSESS, "SECK^Omar", 2, reason=Reason.AGE_UNKNOWN)
-    page.goto(f"http://clinic.test:{box.port}/films/{number}")
-    assert not page.evaluate("isSecureContext")
+    page.goto(f"https://clinic.test:{box.port}/films/{number}")
     page.click("form button")
     assert page.locator(".wrong").count() == 2
     assert page.evaluate("document.activeElement.id") == "years"

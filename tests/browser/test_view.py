@@ -74,7 +74,9 @@ def serving(config: Config) -> Iterator[int]:
 
 @contextmanager
 def viewer(browser: Any, box: Any, plain: bool = False, size: tuple[int, int] = (1280, 800)) -> Iterator[Any]:  # noqa: F811
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, has_touch=True)
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, has_touch=True, service_workers="block"
+    )
     context.add_cookies(box.cookies)
     if plain:
         context.add_init_script(
@@ -241,7 +243,7 @@ def test_the_map_is_off_until_asked_for_and_fades(browser: Any, box: Any) -> Non
 
 
 def test_a_film_that_cannot_be_fetched_leaves_the_preview_and_says_so(browser: Any, box: Any) -> None:  # noqa: F811
-    context = browser.new_context()
+    context = browser.new_context(service_workers="block")
     context.add_cookies(box.cookies)
     page = context.new_page()
     page.route("**/film.png", lambda route: route.abort())

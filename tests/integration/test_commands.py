@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,7 @@ def test_the_demo_needs_no_network() -> None:
 def test_check_says_what_works_and_what_to_do(tmp_path: Path) -> None:
     box = Box(tmp_path)
     shown = outpost("--config", str(box.file), "check").stdout
-    assert shown.count("✔") == 6 and "shadow mode" in shown
+    assert shown.count("✔") == 7 and "shadow mode" in shown
     settings.save(msgspec.structs.replace(box.config, worker=Worker(bundle=str(tmp_path / "none"))), box.file)
     shown = outpost("--config", str(box.file), "check", status=1).stdout
     assert "✘ model" in shown and "worker.bundle" in shown
@@ -152,13 +151,9 @@ def test_with_a_tampered_model_films_are_still_accepted_and_the_screen_says_why(
     path = tmp_path / "film.dcm"
     film(phantom.chest(1, (256, 256)), "Test^One", "050Y", "F").save_as(path, enforce_file_format=True)
 
-    def page() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{box.config.web.port}/") as answer:
-            return str(answer.read().decode())
-
     with box:
         send("127.0.0.1", box.port, "OUTPOST", path)
-        until(lambda: "The AI is stopped" in page(), "the page says that the AI is stopped")
+        until(lambda: "The AI is stopped" in box.page(), "the page says that the AI is stopped")
     assert len(box.films()) == 1
 
 

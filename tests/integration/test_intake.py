@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import urllib.request
 from contextlib import closing
 from pathlib import Path
 
@@ -38,8 +37,7 @@ def test_one_chest_in_four_encodings_by_storescu(tmp_path: Path) -> None:
         for _, path in real_films():
             subprocess.run([storescu, ENCODINGS[path.name], "127.0.0.1", str(box.port), str(path)], check=True)
         films = box.decided(4)
-        with urllib.request.urlopen(f"http://127.0.0.1:{box.config.web.port}/") as page:
-            shown = page.read().decode()
+        shown = box.page()
     decisions = [film.decision for film in films if film.decision is not None]
     assert len(films) == len(decisions) == 4
     assert len({decision.outcome for decision in decisions}) == 1

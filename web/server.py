@@ -1,0 +1,117 @@
+"""How pages are served: cheroot, and TLS with the box's own certificate (`edge/state/trust.py`).
+
+No HSTS is sent: it would reach every port of the name, the join page's too, which a tablet needs again when a box's authority is
+new; and nothing is lost without it, since plain HTTP has no pages, no forms and no cookies here.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cheroot.makefile import StreamReader, StreamWriter
+from cheroot.server import HTTPConnection
+from cheroot.ssl import Adapter
+from cheroot.wsgi import Server
+from flask import Flask
+
+from edge.config import Config
+from edge.errors import Misconfigured
+from edge.state import trust
+from edge.state.store import now
+
+log = logging.getLogger(__name__)
+
+THREADS = 4
+BODY_BYTES = 16 * 1024
+"""No form of the box is larger."""
+
+
+class Tls(Adapter):
+    """TLS for the pages; the certificate is renewed, and learns the address a tablet came by, between two connections."""
+
+    def __init__(self, config: Config, clock: Callable[[], datetime] = now) -> None:
+        self._config = config
+        self._clock = clock
+        self.trust = trust.ensure(Path(config.state), config.web.names, None, clock())
+        self.context = _context(self.trust)
+
+    def bind(self, sock: Any) -> Any:
+        """The listening socket stays as it is."""
+        return sock
+
+    def wrap(self, sock: Any) -> tuple[Any, dict[str, str]]:
+        """Prepare a connection; the tablet is spoken to in the connection's own thread, so that a slow one delays nobody."""
+        address, at = trust.address_of(sock.getsockname()[0]), self._clock()
+        if self.trust.due(at) or not self.trust.covers(address):
+            try:
+                self.trust = trust.ensure(Path(self._config.state), self._config.web.names, address, at)
+                self.context = _context(self.trust)
+            except OSError:  # a full disk: the old certificate is better than none
+                log.exception("the certificate could not be made anew")
+        secured = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        return secured, {"wsgi.url_scheme": "https", "HTTPS": "on"}
+
+    def makefile(self, sock: Any, mode: str = "r", bufsize: int = -1) -> Any:
+        """The stream of a connection, as cheroot wants it."""
+        return (StreamReader if "r" in mode else StreamWriter)(sock, mode, bufsize)
+
+    def get_environ(self) -> dict[str, str]:
+        """Nothing that is the same for every connection."""
+        return {}
+
+
+class _Connection(HTTPConnection):
+    def communicate(self) -> bool:
+        """Shake hands, where that was not done yet, and answer; whoever speaks no TLS or does not trust the box is let go."""
+        try:
+            self.socket.do_handshake()
+        except OSError:
+            return False
+        return bool(super().communicate())  # type: ignore[no-untyped-call]
+
+
+def _context(held: trust.Trust) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(held.file)
+    return context
+
+
+def serve(
+    app: Flask,
+    setting: str,
+    host: str,
+    port: int,
+    stop: threading.Event,
+    ready: Callable[[int], None],
+    tls: Tls | None = None,
+) -> None:
+    """Serve an application until `stop` is set; `ready` gets the port once it can be reached.
+
+    Raises `Misconfigured` when the address of that setting cannot be used.
+    """
+    server = Server((host, port), app, numthreads=THREADS, server_name="Outpost")
+    server.max_request_body_size = BODY_BYTES
+    if tls is not None:
+        server.ssl_adapter = tls
+        server.ConnectionClass = _Connection
+    try:
+        server.prepare()
+    except OSError as error:
+        raise Misconfigured(
+            f"{setting}: {host}:{port} cannot be used ({error}). Choose another port in the settings."
+        ) from None
+    serving = threading.Thread(target=server.serve, name=setting)
+    serving.start()
+    try:
+        ready(int(server.bind_addr[1]))
+        stop.wait()
+    finally:
+        server.stop()
+        serving.join()
