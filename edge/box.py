@@ -1,7 +1,7 @@
 """A box: its processes, started and watched together, for small boards, for development and for the demo.
 
 Intake and web run as threads here; the worker, which alone decodes pixels, is a process of its own, so that a film that
-crashes a codec or never ends costs that film and nothing else.
+crashes a codec or never ends costs that film and nothing else; so is the courier, where there is a way out.
 """
 
 from __future__ import annotations
@@ -32,48 +32,44 @@ PATIENCE_SECONDS = 5.0
 """How long a worker may take to finish what it is doing when the box stops."""
 
 
-class WorkerProcess:
-    """The worker as a child: started again when it dies, ended when a film's lease runs out under it."""
+class Child:
+    """A process of the box as a child: started again when it dies."""
+
+    command: str
 
     def __init__(self, config: Config, patience: float = PATIENCE_SECONDS) -> None:
         self.config = config
         self.patience = patience
-        self.failed = ""
-        """Why the AI is stopped (safe mode), in words; empty while it works."""
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="worker-watch")
+        self._thread = threading.Thread(target=self._watch, name=f"{self.command}-watch")
 
     def start(self) -> None:
-        """Start the worker and watch it in the background."""
+        """Start the process and watch it in the background."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the worker to end after its present job, and end it if that takes more than `patience` seconds."""
+        """Ask the process to end after what it is doing, and end it if that takes more than `patience` seconds."""
         self._stop.set()
         self._thread.join()
 
     def _watch(self) -> None:
         with closing(open_store(Path(self.config.state))) as store:
-            path = Path(self.config.state) / "worker.toml"
+            path = Path(self.config.state) / f"{self.command}.toml"
             settings.save(self.config, path)
-            command = [sys.executable, "-m", "edge", "--config", str(path), "worker"]
+            command = [sys.executable, "-m", "edge", "--config", str(path), self.command]
             while not self._stop.is_set():
                 process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
                 while process.poll() is None and not self._stop.wait(WATCH_SECONDS):
-                    if queue.overdue(store, now()):
-                        log.error("the worker has been on one film for too long; it is started again")
-                        process.kill()
+                    self._look(store, process)
                 self._end(process)
-                if process.returncode in (Misconfigured.exit_status, Tampered.exit_status):
-                    self._safe_mode(store)
+                self._ended(store, process.returncode)
 
-    def _safe_mode(self, store: sqlite3.Connection) -> None:
-        """Leave the AI stopped, say so on the screen, and go on accepting films."""
-        self.failed = words.AI_STOPPED
-        log.error(self.failed)
-        with transaction(store):
-            notices.post(store, "worker", self.failed, now())
-        self._stop.wait()
+    def _look(self, store: sqlite3.Connection, process: subprocess.Popen[bytes]) -> None:
+        """See to a process that runs."""
+
+    def _ended(self, store: sqlite3.Connection, status: int) -> None:
+        """See to the end of a process before it is started again."""
+        self._stop.wait(WATCH_SECONDS)
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
@@ -83,6 +79,40 @@ class WorkerProcess:
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
+
+
+class WorkerProcess(Child):
+    """The worker: also ended when a film's lease runs out under it."""
+
+    command = "worker"
+
+    def __init__(self, config: Config, patience: float = PATIENCE_SECONDS) -> None:
+        super().__init__(config, patience)
+        self.failed = ""
+        """Why the AI is stopped (safe mode), in words; empty while it works."""
+
+    def _look(self, store: sqlite3.Connection, process: subprocess.Popen[bytes]) -> None:
+        if queue.overdue(store, now()):
+            log.error("the worker has been on one film for too long; it is started again")
+            process.kill()
+
+    def _ended(self, store: sqlite3.Connection, status: int) -> None:
+        if status in (Misconfigured.exit_status, Tampered.exit_status):
+            self._safe_mode(store)
+
+    def _safe_mode(self, store: sqlite3.Connection) -> None:
+        """Leave the AI stopped, say so on the screen, and go on accepting films."""
+        self.failed = words.AI_STOPPED
+        log.error(self.failed)
+        with transaction(store):
+            notices.post(store, "worker", self.failed, now())
+        self._stop.wait()
+
+
+class CourierProcess(Child):
+    """The courier: what makes results takes memory that the box's network process shall not hold."""
+
+    command = "courier"
 
 
 class Service:
@@ -130,6 +160,20 @@ def worker(config: Config, patience: float = PATIENCE_SECONDS) -> Iterator[Worke
     process.start()
     try:
         yield process
+    finally:
+        process.stop()
+
+
+@contextmanager
+def courier(config: Config) -> Iterator[None]:
+    """The courier process of a box, for the length of the block; a box without a way out has none."""
+    if not config.sinks:
+        yield
+        return
+    process = CourierProcess(config)
+    process.start()
+    try:
+        yield
     finally:
         process.stop()
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "web.serve:serve",
     "intake": "edge.commands:intake",
     "worker": "edge.commands:worker",
+    "courier": "edge.commands:courier",
     "web": "web.serve:web",
     "check": "edge.check:check",
     "models": "edge.commands:models",

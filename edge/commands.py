@@ -1,4 +1,4 @@
-"""The commands that are one process or one look at the box: intake, worker, models."""
+"""The commands that are one process or one look at the box: intake, worker, courier, models."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ def worker(ctx: click.Context) -> None:
     config = config_of(ctx)
     process.limit_memory(config.worker.memory_mib)
     process.run(config, stop_on_signal())
+
+
+@click.command()
+@click.pass_context
+def courier(ctx: click.Context) -> None:
+    """Send results to the ways out of the settings until stopped."""
+    from edge import courier as process
+
+    process.run(config_of(ctx), stop_on_signal())
 
 
 @click.group()

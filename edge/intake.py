@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, cast
 
 from pydicom import dcmread
 
-from edge.config import Config
+from edge.config import Config, DicomSink
 from edge.errors import Misconfigured, Transient
 from edge.records import Urgency
-from edge.state import arrivals, queue
+from edge.state import arrivals, outbox, queue
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # it takes half a second to import: only a process that opens
 log = logging.getLogger(__name__)
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000  # PS3.4 B.2.3
+PROCESSING_FAILURE, INVALID_ARGUMENT = 0x0110, 0x0115  # PS3.7 10.1.1.1.8
 WATCH_SECONDS = 2.0
 
 _URGENCY = {
@@ -106,13 +107,32 @@ class Intake:
             return OUT_OF_RESOURCES
         return SUCCESS
 
+    def committed(self, event: Event) -> tuple[int, None]:
+        """Answer a PACS that calls back with what it commits to keep of our results (N-EVENT-REPORT, PS3.4 J.3.3)."""
+        from edge.sinks import commitment
+
+        transaction_uid, missing = commitment.answer(event.event_information)
+        try:
+            with transaction(self.store):
+                known = outbox.commit(self.store, transaction_uid, missing, now())
+        except sqlite3.Error:
+            log.exception("a storage commitment could not be noted; the result is sent again later")
+            return PROCESSING_FAILURE, None
+        return SUCCESS if known else INVALID_ARGUMENT, None
+
+    def callers(self) -> list[str]:
+        """The AE titles that may call, where some are named: those that send films, and each PACS that commits to results."""
+        named = self.config.intake.calling_ae_titles
+        pacs = [sink.ae_title for sink in self.config.sinks if isinstance(sink, DicomSink) and sink.commitment]
+        return sorted({*named, *pacs}) if named else []
+
     def listen(self) -> AE:
-        """Open the DICOM port for verification and storage of every SOP class in every transfer syntax.
+        """Open the DICOM port for verification, for storage of every SOP class in every transfer syntax, and for commitments.
 
         Raises `Misconfigured` when the port is taken.
         """
         from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config, evt
-        from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+        from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
         settings = self.config.intake
         tempfile.tempdir = str(self.objects.incoming)  # where pynetdicom streams data sets to
@@ -121,11 +141,14 @@ class Intake:
         logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # every oddity of every film is no news to an operator
         ae = AE(settings.ae_title)
         ae.maximum_pdu_size = 0  # no limit of ours: the sender chooses, and fewer, larger PDUs are twice as fast
-        ae.require_calling_aet = list(settings.calling_ae_titles)
+        ae.require_calling_aet = self.callers()
         ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
+        ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
         try:
             ae.start_server(
-                (settings.host, settings.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self.store_film)]
+                (settings.host, settings.port),
+                block=False,
+                evt_handlers=[(evt.EVT_C_STORE, self.store_film), (evt.EVT_N_EVENT_REPORT, self.committed)],
             )
         except OSError as error:
             raise Misconfigured(

@@ -6,7 +6,6 @@ not popped: the next worker tries again, and after three attempts the film ends 
 
 from __future__ import annotations
 
-import ctypes
 import io
 import logging
 import os
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from edge import memory
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
 from edge.records import Assessment, Decision, Finding, Header, Job, Reason, Refusal, Rendition
@@ -296,7 +296,7 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
                 idle = False
                 continue
             if not idle:
-                give_back_memory()
+                memory.give_back()
                 idle = True
             if (at := changes(store)) == seen:
                 stop.wait(POLL_SECONDS)
@@ -308,13 +308,6 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
                 )
             else:
                 seen = at
-
-
-def give_back_memory() -> None:
-    """Give freed memory back to the system, which glibc does not do by itself (malloc_trim(3))."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def limit_memory(mebibytes: int) -> None:

@@ -105,8 +105,8 @@ class Orthanc:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.stop()
+        self.process.kill()  # it takes seconds to stop in order, and nobody starts it again
+        self.process.wait()
 
     def get(self, path: str) -> Any:
         """What is at a path of its REST API, from JSON."""

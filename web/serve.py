@@ -17,10 +17,15 @@ from web import clinic, join
 @click.command()
 @click.pass_context
 def serve(ctx: click.Context) -> None:
-    """Run the whole box until stopped: DICOM port, worker and pages."""
+    """Run the whole box until stopped: DICOM port, worker, courier and pages."""
     config = config_of(ctx)
     stop = box.stop_on_signal()
-    with box.service(intake.run, config) as dicom, pages(config) as shown, box.worker(config):
+    with (
+        box.service(intake.run, config) as dicom,
+        pages(config) as shown,
+        box.worker(config),
+        box.courier(config),
+    ):
         click.echo(f"DICOM   {config.intake.ae_title} at {config.intake.host}:{dicom}")
         click.echo(shown)
         stop.wait()

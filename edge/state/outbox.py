@@ -16,7 +16,7 @@ import msgspec
 
 from edge.config import Config
 from edge.records import Delivery, Outcome, Read, ReadKind, Receipt, Trouble, Way
-from edge.state import audit, reads
+from edge.state import audit, queue, reads
 
 TABLE = """
 CREATE TABLE delivery (
@@ -58,6 +58,8 @@ RESULT_FIRST = timedelta(minutes=1)
 RESULT_CAP = timedelta(hours=6)
 COMMITMENT = timedelta(hours=1)
 """A peer that has not committed by then is given the result again: it has it, or it needs it."""
+PICTURE = timedelta(minutes=2)
+"""So long a result waits for the film's picture, which old PACS show; then it goes without."""
 IN_A_ROW = 3
 """So many results refused one after another, and it is the peer."""
 TRIES = 4
@@ -142,6 +144,7 @@ WHERE delivery.sink IN (SELECT value FROM json_each(:sinks)) AND {_OPEN}
     AND (sink.name IS NULL OR sink.due_at <= :at OR sink.due_at > :absurd)
     AND NOT EXISTS (SELECT 1 FROM delivery AS earlier WHERE earlier.sink = delivery.sink
         AND earlier.arrival_id = delivery.arrival_id AND earlier.id < delivery.id AND earlier.state = 'waiting')
+    AND NOT (delivery.made_at BETWEEN :picture AND :at AND {queue.UNRENDERED})
 ORDER BY delivery.attempts / {TRIES}, delivery.priority, delivery.attempts, delivery.id LIMIT 1
 """
 """A moment beyond every wait was written under a clock that was wrong."""
@@ -157,6 +160,7 @@ def _due(connection: sqlite3.Connection, sinks: Collection[str], at: datetime) -
         "sinks": msgspec.json.encode(list(sinks)).decode(),
         "at": at.isoformat(),
         "absurd": (at + RESULT_CAP).isoformat(),
+        "picture": (at - PICTURE).isoformat(),
     }
     row: sqlite3.Row | None = connection.execute(_DUE, asked).fetchone()
     return row

@@ -31,6 +31,10 @@ CREATE TABLE job (
 CREATE INDEX job_claim ON job (priority, due_at, id) WHERE state IN ('ready', 'leased');
 """
 
+UNRENDERED = """EXISTS (SELECT 1 FROM job WHERE job.arrival_id = delivery.arrival_id AND job.run = delivery.run
+    AND job.kind = 'render' AND job.state IN ('ready', 'leased'))"""
+"""For the outbox: whether the picture that belongs to a delivery's result is still to be made."""
+
 _PRIORITY = {Urgency.STAT: 0, Urgency.HIGH: 1, Urgency.ROUTINE: 2}
 _RENDER_PRIORITY = 3
 _RETRY_PRIORITY = 4

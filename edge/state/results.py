@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
 
-from edge.records import Arrival, Assessment, Decision, Display, Film, Header, Outcome, Sha256
+from edge.records import Arrival, Assessment, Decision, Display, Film, Header, Outcome, Reason, Sha256
 from edge.state import arrivals
 
 TABLE = """
@@ -105,6 +106,7 @@ def latest(connection: sqlite3.Connection, outcome: Outcome, device_uid: str) ->
     return [(row["arrival_id"], row["run"]) for row in rows]
 
 
+_LATEST = "(SELECT MAX(run) FROM result WHERE result.arrival_id = arrival.id)"
 _FILMS = f"""
 SELECT {arrivals.COLUMNS}, COALESCE(result.run, 0) AS run,
     result.header, result.decision, result.milliseconds, result.saliency, result.decided_at,
@@ -112,7 +114,7 @@ SELECT {arrivals.COLUMNS}, COALESCE(result.run, 0) AS run,
     rendition.display, COALESCE(job.last_error, '') AS failed, job.state AS job_state
 FROM arrival
 LEFT JOIN result ON result.arrival_id = arrival.id
-    AND result.run = (SELECT MAX(run) FROM result WHERE result.arrival_id = arrival.id)
+    AND result.run = {_LATEST}
 LEFT JOIN rendition ON rendition.arrival_id = arrival.id
 LEFT JOIN job ON job.arrival_id = arrival.id AND job.kind = 'assess'
     AND job.run = (SELECT MAX(run) FROM job WHERE job.arrival_id = arrival.id AND job.kind = 'assess')
@@ -125,12 +127,18 @@ def films(connection: sqlite3.Connection, but: Collection[int] = ()) -> Iterator
     return map(_film, connection.execute(_FILMS + chosen + " ORDER BY arrival.id", (_json(list(but)),)))
 
 
-def film(connection: sqlite3.Connection, arrival_id: int) -> Film:
-    """One film with its latest outcome. Raises KeyError when there is no such film."""
-    row = connection.execute(_FILMS + " WHERE arrival.id = ?", (arrival_id,)).fetchone()
-    if row is None:
-        raise KeyError(arrival_id)
-    return _film(row)
+def film(connection: sqlite3.Connection, arrival_id: int, run: int | None = None) -> Film:
+    """One film with its latest outcome, or that of one run as it was then. Raises KeyError when there is no such film or run."""
+    chosen = _FILMS if run is None else _FILMS.replace(_LATEST, ":run")
+    row = connection.execute(chosen + " WHERE arrival.id = :id", {"id": arrival_id, "run": run}).fetchone()
+    if row is None or (run is not None and row["run"] != run):
+        raise KeyError(arrival_id, run)
+    found = _film(row)
+    if run is None or found.decision is None or found.decision.refusal is None:
+        return found
+    # the age is supplied once, after the run that ended for want of it: made again, that run's result is the same
+    unknown = found.decision.refusal.reason is Reason.AGE_UNKNOWN
+    return replace(found, supplied_age=None) if unknown else found
 
 
 def same_instance(connection: sqlite3.Connection, arrival: Arrival) -> list[int]:
