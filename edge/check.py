@@ -7,15 +7,19 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
+from edge import words
 from edge.cli import config_of
-from edge.config import Config
-from edge.errors import Misconfigured, OutpostError
+from edge.config import Config, Sink
+from edge.errors import Misconfigured, OutpostError, Transient
 from edge.state import acceptances, trust
 from edge.state.objects import Objects
 from edge.state.store import BUILT, now, open_store
+
+T = TypeVar("T")
 
 
 def state(config: Config) -> str:
@@ -104,20 +108,40 @@ def ports(config: Config) -> str:
     return ", ".join(answers)
 
 
+def way_out(sink: Sink) -> str:
+    """A way out would take a result now."""
+    from edge.sinks import open_sink
+
+    receipt = open_sink(sink).probe()
+    if receipt.trouble is None:
+        return f"{sink.name}: {receipt.detail}"
+    sentence, action = words.TROUBLES[receipt.trouble]
+    code = f" ({receipt.detail})" if receipt.detail else ""
+    raise Transient(f"{sink.name}: {sentence}{code} {action}")
+
+
 CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, model, ports)
 
 
 @click.command()
 @click.pass_context
 def check(ctx: click.Context) -> None:
-    """Check settings, state, disk, clock, model and ports: what works, what does not, what to do."""
+    """Check settings, state, disk, clock, model, ports and ways out: what works, what does not, what to do."""
     config = config_of(ctx)
     click.echo("✔ settings    read")
     failed = False
     for one in CHECKS:
-        try:
-            click.echo(f"✔ {one.__name__:<11} {one(config)}")
-        except OutpostError as error:
-            failed = True
-            click.echo(f"✘ {one.__name__:<11} {error}")
+        failed |= not _says(one.__name__, one, config)
+    for sink in config.sinks:
+        failed |= not _says("way out", way_out, sink)
     ctx.exit(1 if failed else 0)
+
+
+def _says(name: str, one: Callable[[T], str], of: T) -> bool:
+    """Print what a check says, and whether it is well."""
+    try:
+        click.echo(f"✔ {name:<11} {one(of)}")
+    except OutpostError as error:
+        click.echo(f"✘ {name:<11} {error}")
+        return False
+    return True

@@ -395,6 +395,8 @@ class Way:
     """Results that it has not got yet."""
     refused: int
     """Of them, those that it refuses for themselves."""
+    refusal: Trouble | None
+    """Why, as far as most of those go."""
     warned: int
     """Results that it took with a warning."""
     oldest: datetime | None

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edge import config as settings
-from edge.config import Config, Intake, Web
+from edge.config import Config, Intake, Sink, Web
 from edge.records import Film
 from edge.state import results
 from edge.state.store import open_store
@@ -52,6 +52,7 @@ class Box:
         watch: Sequence[Path] = (),
         like: Box | None = None,
         path: Sequence[Path] = (),
+        sinks: Sequence[Sink] = (),
     ) -> None:
         self.folder = folder
         self.path = [*path, ROOT]
@@ -63,6 +64,7 @@ class Box:
                 state=str(folder / "box"),
                 intake=Intake(port=free_port(), disk_floor_mib=0, watch=tuple(map(str, watch))),
                 web=Web(port=free_port(), join_port=free_port()),
+                sinks=tuple(sinks),
             )
         )
         self.file = folder / "outpost.toml"
@@ -127,3 +129,25 @@ class Box:
         """The films, once so many have an outcome."""
         until(lambda: sum(film.decision is not None for film in self.films()) >= number, f"{number} films are decided")
         return self.films()
+
+    def deliveries(self) -> dict[tuple[str, int, int, int], tuple[str, str, int]]:
+        """State, trouble and attempts of everything that leaves, by way out, film, run and decision."""
+        with closing(open_store(Path(self.config.state))) as store:
+            rows = store.execute("SELECT * FROM delivery").fetchall()
+        return {
+            (row["sink"], row["arrival_id"], row["run"], row["read_id"]): (
+                row["state"],
+                row["trouble"],
+                row["attempts"],
+            )
+            for row in rows
+        }
+
+    def delivered(self, number: int) -> None:
+        """Wait until so many deliveries, and no others, are done."""
+
+        def done() -> bool:
+            states = [state for state, _, _ in self.deliveries().values()]
+            return len(states) >= number and set(states) == {"delivered"}
+
+        until(done, f"{number} results are delivered")

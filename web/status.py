@@ -11,9 +11,10 @@ from pathlib import Path
 import flask
 from flask import Blueprint, render_template
 
-from edge import health
+from edge import health, words
 from edge.health import Level, Reading
-from edge.state import acceptances, notices, queue
+from edge.records import Trouble, Way
+from edge.state import acceptances, notices, outbox, queue
 from edge.state.store import now
 from web import alerts, here, limits, phrases, ranking
 from web.languages import N_, ngettext
@@ -35,6 +36,8 @@ class Line:
     level: Level
     sentence: str
     action: str
+    detail: str = ""
+    """For the technician, in English: codes."""
 
 
 @pages.get("/status")
@@ -60,6 +63,7 @@ def _lines() -> list[Line]:
         _model(),
         _assessing(),
         _alert(),
+        *map(_way, outbox.ways(store, config)),
         *map(
             _reading,
             (
@@ -115,6 +119,38 @@ def _assessing() -> Line:
             "assessing", title, Level.LOOK, sentence, _("Do not wait for the AI; read the films in their order.")
         )
     return Line("assessing", title, Level.GOOD, sentence, _("Nothing to do."))
+
+
+_OF_ITSELF = {Trouble.UNREACHABLE, Trouble.HANGS, Trouble.CLOSED, Trouble.BUSY, Trouble.WARNED, Trouble.INTERRUPTED}
+"""Troubles that often pass without anybody's doing."""
+
+
+def _way(way: Way) -> Line:
+    """One way out: its state by name, what waits, and when it is asked next."""
+    trouble = way.trouble or way.refusal or (Trouble.WARNED if way.warned else None)
+    sentence, action = words.TROUBLES[trouble] if trouble is not None else ("", N_("Nothing to do."))
+    told = [_(sentence)] if sentence else []
+    if way.oldest is None:
+        told.append(_("Every result has arrived there."))
+    else:
+        told.append(
+            ngettext(
+                "%(num)d result is not there yet, since %(moment)s.",
+                "%(num)d results are not there yet, the oldest since %(moment)s.",
+                way.waiting,
+            )
+            % {"num": way.waiting, "moment": phrases.clock(way.oldest)}
+        )
+    if way.refused:
+        told.append(
+            ngettext("%(num)d of them was refused.", "%(num)d of them were refused.", way.refused)
+            % {"num": way.refused}
+        )
+    if way.next_at is not None and trouble is not None:
+        told.append(_("The next attempt is at %(moment)s.") % {"moment": phrases.clock(max(way.next_at, now()))})
+    level = Level.GOOD if trouble is None else Level.LOOK if trouble in _OF_ITSELF else Level.ACT
+    title = _("Results to %(name)s") % {"name": way.sink}
+    return Line("way", title, level, " ".join(told), _(action), way.detail if trouble is not None else "")
 
 
 def _alert() -> Line:

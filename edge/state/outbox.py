@@ -341,20 +341,29 @@ def ways(connection: sqlite3.Connection, config: Config) -> list[Way]:
         map(tuple, connection.execute("SELECT sink, COUNT(*) FROM delivery WHERE trouble = 'warned' GROUP BY sink"))
     )
     peers = {row["name"]: row for row in connection.execute("SELECT * FROM sink WHERE failures > 0")}
+    refusals: dict[str, sqlite3.Row] = {}
+    for row in connection.execute(
+        "SELECT sink, trouble, MAX(detail) AS detail FROM delivery WHERE state = 'refused' AND trouble <> ?"
+        " GROUP BY sink, trouble ORDER BY COUNT(*) DESC, trouble",
+        (Trouble.INTERRUPTED,),  # being tried again just now
+    ):
+        refusals.setdefault(row["sink"], row)
     named = [sink.name for sink in config.sinks]
     found = []
     for name in [*named, *sorted(set(unsent) - set(named))]:
-        row, peer = unsent.get(name), peers.get(name)
+        row, peer, refusal = unsent.get(name), peers.get(name), refusals.get(name)
+        said = peer if peer is not None else refusal
         trouble = Trouble(peer["trouble"]) if peer is not None else None
         found.append(
             Way(
                 sink=name,
                 waiting=0 if row is None else row["waiting"],
                 refused=0 if row is None else row["refused"],
+                refusal=None if refusal is None or row is None else Trouble(refusal["trouble"]),
                 warned=warned.get(name, 0),
                 oldest=None if row is None else datetime.fromisoformat(row["oldest"]),
                 trouble=trouble if name in named else Trouble.NOT_CONFIGURED,
-                detail="" if peer is None else peer["detail"],
+                detail="" if said is None else said["detail"],
                 since=None if peer is None else datetime.fromisoformat(peer["since"]),
                 next_at=None if row is None or name not in named else datetime.fromisoformat(row["next_at"]),
             )
