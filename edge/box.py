@@ -22,7 +22,7 @@ from edge import config as settings
 from edge import words
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered, Transient
-from edge.state import notices, queue
+from edge.state import audit, notices, queue, settled
 from edge.state.store import now, open_store, transaction
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def worker(config: Config, patience: float = PATIENCE_SECONDS) -> Iterator[Worke
 @contextmanager
 def courier(config: Config) -> Iterator[None]:
     """The courier process of a box, for the length of the block; a box without a way out has none."""
-    if not config.sinks:
+    if not config.sinks and not config.audit.host:
         yield
         return
     process = CourierProcess(config)
@@ -187,6 +187,19 @@ def service(run: Callable[..., None], config: Config) -> Iterator[int]:
         yield running.port
     finally:
         running.stop()
+
+
+@contextmanager
+def recorded(config: Config) -> Iterator[None]:
+    """The ledger tells when the box started, with which settings, and that it was stopped properly."""
+    with closing(open_store(Path(config.state))) as store, transaction(store):
+        settled.note(store, config, now())
+        audit.append(store, audit.Event.STARTED, "box", now())
+    try:
+        yield
+    finally:
+        with closing(open_store(Path(config.state))) as store, transaction(store):
+            audit.append(store, audit.Event.STOPPED, "box", now())
 
 
 def stop_on_signal() -> threading.Event:

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 import click
 
-from edge import words
+from edge import syslog, words
 from edge.cli import config_of
 from edge.config import Config, Sink
-from edge.errors import Misconfigured, OutpostError, Transient
-from edge.state import acceptances, trust
+from edge.errors import Misconfigured, OutpostError, Tampered, Transient
+from edge.state import acceptances, forwarding, trust
+from edge.state import audit as ledger
 from edge.state.objects import Objects
 from edge.state.store import BUILT, now, open_store
 
@@ -108,6 +109,23 @@ def ports(config: Config) -> str:
     return ", ".join(answers)
 
 
+def audit(config: Config) -> str:
+    """The ledger is whole, and the audit record repository, if there is one, lets the box in."""
+    with closing(open_store(Path(config.state))) as store:
+        broken = ledger.verify(store)
+        number, _ = ledger.head(store)
+        stood = forwarding.standing(store, syslog.repository(config.audit))
+    if broken is not None:
+        raise Tampered(f"the ledger is broken at record {broken.id}. {' '.join(words.BREAKS[broken.why])}")
+    if not config.audit.host:
+        return f"{number} records, whole; they are sent nowhere"
+    receipt = syslog.probe(config)
+    if receipt.trouble is not None:
+        sentence, step = words.TROUBLES[receipt.trouble]
+        raise Transient(f"repository {syslog.repository(config.audit)}: {sentence} {step} ({receipt.detail})")
+    return f"{number} records, whole; the repository lets the box in and has {stood.id}"
+
+
 def way_out(sink: Sink) -> str:
     """A way out would take a result now."""
     from edge.sinks import open_sink
@@ -120,7 +138,7 @@ def way_out(sink: Sink) -> str:
     raise Transient(f"{sink.name}: {sentence}{code} {action}")
 
 
-CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, model, ports)
+CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, model, ports, audit)
 
 
 @click.command()

@@ -24,6 +24,7 @@ COMMANDS = {
     "web": "web.serve:web",
     "check": "edge.check:check",
     "models": "edge.commands:models",
+    "audit": "edge.ledger:commands",
     "bench": "edge.bench:bench",
 }
 

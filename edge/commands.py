@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge.box import stop_on_signal
+from edge.box import recorded, stop_on_signal
 from edge.cli import config_of
 from edge.errors import Tampered
 
@@ -18,9 +18,9 @@ def intake(ctx: click.Context) -> None:
     from edge import intake as process
 
     config = config_of(ctx)
-    process.run(
-        config, stop_on_signal(), lambda port: click.echo(f"DICOM {config.intake.ae_title} on port {port}", err=True)
-    )
+    stop = stop_on_signal()
+    with recorded(config):
+        process.run(config, stop, lambda port: click.echo(f"DICOM {config.intake.ae_title} on port {port}", err=True))
 
 
 @click.command()

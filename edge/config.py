@@ -208,6 +208,23 @@ class Ris(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(gt=0, description="How long an answer is waited for")] = 30.0
 
 
+class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the ledger is sent as it grows: an audit record repository (IHE ITI-20, syslog over TLS)."""
+
+    host: Annotated[
+        str, Meta(description="The repository's name, as its certificate has it; empty where there is none")
+    ] = ""
+    port: Annotated[Port, Meta(description="Its port")] = 6514
+    ca: Annotated[
+        str, Meta(description="File with the certificates (PEM) that sign the repository's; empty takes the system's")
+    ] = ""
+    certificate: Annotated[
+        str, Meta(description="File with this box's own certificate (PEM), where the repository asks")
+    ] = ""
+    key: Annotated[str, Meta(description="File with that certificate's key (PEM)")] = ""
+    seconds: Annotated[float, Meta(gt=0, description="How long it is waited for")] = 30.0
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What this site has decided about people and the AI."""
 
@@ -230,6 +247,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worklist: Worklist = Worklist()
     policy: Policy = Policy()
     ris: Ris = Ris()
+    audit: Audit = Audit()
     sinks: tuple[Sink, ...] = ()
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from edge import config as settings
-from edge import memory
+from edge import memory, syslog
 from edge.config import Config
 from edge.records import Delivery, Document, Read, Receipt, Source, Trouble
 from edge.sinks import kinds, open_sink
@@ -122,13 +122,15 @@ def _serve(config: Config, sink: settings.Sink, desk: Desk, stop: threading.Even
 
 
 def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-    """Deliver what is due to every way out of the settings until `stop` is set or the parent process is gone."""
+    """Deliver what is due to every way out, and the ledger to its repository, until `stop` is set or the parent is gone."""
     open_store(Path(config.state)).close()
     desk = Desk(config)
     threads = [
         threading.Thread(target=_serve, args=(config, sink, desk, stop), name=f"way out {sink.name}", daemon=True)
         for sink in config.sinks
     ]
+    if config.audit.host:
+        threads.append(threading.Thread(target=syslog.run, args=(config, stop), name="ledger", daemon=True))
     for thread in threads:
         thread.start()
     ready()

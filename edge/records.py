@@ -409,6 +409,18 @@ class Way:
     """When it is asked next; None when there is nothing to ask it for."""
 
 
+class Breakage(StrEnum):
+    """How the ledger can be broken; `edge.words` has what each means."""
+
+    MISSING = "missing"
+    CHANGED = "changed"
+    CUT = "cut"
+    """Records are missing at the end."""
+    UNSEALED = "unsealed"
+    FOREIGN = "foreign"
+    """The last record was not written by this box."""
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file in the object store."""

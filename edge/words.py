@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.records import Outcome, Reason, Trouble
+from edge.records import Breakage, Outcome, Reason, Trouble
 
 OUTCOMES: dict[Outcome, str] = {
     Outcome.IMMEDIATE: "Immediate",
@@ -98,6 +98,29 @@ TROUBLES: dict[Trouble, tuple[str, str]] = {
         "Correct the settings; `outpost check` says what is wrong.",
     ),
     Trouble.INTERRUPTED: ("The box stopped in the middle.", "Nothing to do; the box tries again by itself."),
+}
+
+BREAKS: dict[Breakage, tuple[str, str]] = {
+    Breakage.MISSING: (
+        "A record is missing.",
+        "Somebody removed it, put others in its place, or exchanged their order; what comes after it is not proven.",
+    ),
+    Breakage.CHANGED: (
+        "A record was changed after it was written.",
+        "What it says is not what happened; what comes after it is not proven.",
+    ),
+    Breakage.CUT: (
+        "Records are missing at the end.",
+        "Somebody removed the latest records, or an old copy was put back.",
+    ),
+    Breakage.UNSEALED: (
+        "The seal of the last record is missing.",
+        "Somebody changed the database from outside the box.",
+    ),
+    Breakage.FOREIGN: (
+        "The last record was not written by this box.",
+        "Somebody added or exchanged records, or the box's key (ledger.key) is not the one it had.",
+    ),
 }
 
 PRELIMINARY = "Preliminary: a person decides."

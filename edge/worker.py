@@ -275,7 +275,12 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
     with closing(open_store(Path(config.state))) as store:
         with transaction(store):
             queue.release(store, "the worker stopped before it was done")
-        worker = Worker(config, store)
+        try:
+            worker = Worker(config, store)
+        except Tampered as error:
+            with transaction(store):
+                audit.append(store, audit.Event.TAMPERED, "worker", now(), why=str(error))
+            raise
         with transaction(store):
             notices.clear(store, "worker")
             changed = audit.latest(store, audit.Event.MODEL_CHANGED)

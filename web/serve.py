@@ -21,6 +21,7 @@ def serve(ctx: click.Context) -> None:
     config = config_of(ctx)
     stop = box.stop_on_signal()
     with (
+        box.recorded(config),
         box.service(intake.run, config) as dicom,
         pages(config) as shown,
         box.worker(config),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 
-from edge.config import Encrypted
+from edge.config import Audit, Encrypted
 from edge.errors import Misconfigured
 
 ENDED = "the peer ended the handshake"
 """What it does, for one, where it does not speak TLS at all."""
 
 
-def context(settings: Encrypted) -> ssl.SSLContext:
+def context(settings: Encrypted | Audit) -> ssl.SSLContext:
     """TLS 1.2 or newer; the peer's certificate and name are always checked.
 
     Raises `Misconfigured` when a file of the settings cannot be used.

@@ -6,6 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 
+from edge.state import audit
+
 TABLE = """
 CREATE TABLE acceptance (
     id INTEGER PRIMARY KEY,
@@ -23,6 +25,8 @@ def sign(connection: sqlite3.Connection, device_uid: str, operating_point: str, 
         "INSERT INTO acceptance (device_uid, operating_point, signed_by, signed_at) VALUES (?, ?, ?, ?)",
         (device_uid, operating_point, by, at.isoformat()),
     )
+    what = {"device_uid": device_uid, "operating_point": operating_point}
+    audit.append(connection, audit.Event.ACCEPTED, by, at, None, **what)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import sqlite3
 from datetime import datetime
 
 from edge.records import Arrival, Sha256, Urgency
+from edge.state import audit
 
 TABLE = """
 CREATE TABLE arrival (
@@ -92,3 +93,4 @@ def supply_age(connection: sqlite3.Connection, arrival_id: int, years: float, by
         "UPDATE arrival SET supplied_age = ?, age_supplied_by = ?, age_supplied_at = ? WHERE id = ?",
         (years, by, at.isoformat(), arrival_id),
     )
+    audit.append(connection, audit.Event.AGE_SUPPLIED, by, at, arrival_id, years=years)

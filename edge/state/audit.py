@@ -13,10 +13,12 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from edge.records import Breakage
 
 TABLE = """
 CREATE TABLE audit (
@@ -34,6 +36,13 @@ CREATE TABLE audit_head (one INTEGER PRIMARY KEY CHECK (one = 1), id INTEGER NOT
 CREATE TRIGGER audit_unchanged BEFORE UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;
 """
+
+BY_ACTOR = """
+CREATE INDEX audit_of_actor ON audit (actor, id);
+"""
+
+LOOK = timedelta(minutes=10)
+"""Within it a person who opens the same film again is still looking at it."""
 
 ORIGIN = "0" * 64
 """What the first record is chained to."""
@@ -90,10 +99,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Break:
-    """Where the ledger is no longer what was written."""
+    """The first record where the ledger is no longer what was written."""
 
     id: int
-    why: str
+    why: Breakage
 
 
 def append(
@@ -104,9 +113,29 @@ def append(
     arrival_id: int | None = None,
     **detail: Any,
 ) -> int:
-    """Write one record inside the caller's transaction, and say its number; `detail` holds plain JSON values."""
-    last = connection.execute("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1").fetchone()
-    number, before = (1, ORIGIN) if last is None else (int(last["id"]) + 1, str(last["hash"]))
+    """Write one record inside the caller's transaction, and say its number; `detail` holds plain JSON values.
+
+    Where the end is not what was sealed, a record of that comes first, after a gap: the new seal shall not mend what was done.
+    """
+    number, before = head(connection)
+    if (found := _at_the_end(connection, number, before)) is not None:
+        sealed = connection.execute("SELECT id FROM audit_head").fetchone()
+        gap = max(number, sealed["id"] if sealed else 0) + 1
+        _write(connection, gap + 1, before, Event.TAMPERED, "box", at, None, {"record": found.id, "why": found.why})
+        number, before = head(connection)
+    return _write(connection, number + 1, before, event, actor, at, arrival_id, detail)
+
+
+def _write(
+    connection: sqlite3.Connection,
+    number: int,
+    before: str,
+    event: Event,
+    actor: str,
+    at: datetime,
+    arrival_id: int | None,
+    detail: dict[str, Any],
+) -> int:
     written = json.dumps(detail, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     digest = _chained(before, number, at.isoformat(), event, actor, arrival_id, written)
     connection.execute(
@@ -129,6 +158,44 @@ def records(connection: sqlite3.Connection, after: int = 0, arrival_id: int | No
     )
     for row in rows:
         yield _record(row)
+
+
+def page(
+    connection: sqlite3.Connection, limit: int, before: int = 2**62, arrival_id: int | None = None, actor: str = ""
+) -> list[Record]:
+    """The last records with a lower number than `before`, newest first; of one film or one actor where they are named."""
+    asked = {"before": before, "limit": limit, "arrival_id": arrival_id, "actor": actor}
+    of_film = "" if arrival_id is None else " AND arrival_id = :arrival_id"
+    of_actor = " AND actor = :actor" if actor else ""
+    rows = connection.execute(
+        f"SELECT * FROM audit WHERE id < :before{of_film}{of_actor} ORDER BY id DESC LIMIT :limit", asked
+    )
+    return [_record(row) for row in rows]
+
+
+def actors(connection: sqlite3.Connection) -> list[str]:
+    """Everyone who is in the ledger, people and processes, by name; each found by one step into the index."""
+    names = connection.execute(
+        "WITH RECURSIVE one (actor) AS (SELECT MIN(actor) FROM audit"
+        " UNION ALL SELECT (SELECT MIN(actor) FROM audit WHERE actor > one.actor) FROM one WHERE one.actor IS NOT NULL)"
+        " SELECT actor FROM one WHERE actor IS NOT NULL"
+    )
+    return [str(row["actor"]) for row in names]
+
+
+def view(connection: sqlite3.Connection, actor: str, arrival_id: int, at: datetime) -> None:
+    """Note inside the caller's transaction that a person looked at a film; see `looked`."""
+    if not looked(connection, actor, arrival_id, at):
+        append(connection, Event.VIEWED, actor, at, arrival_id)
+
+
+def looked(connection: sqlite3.Connection, actor: str, arrival_id: int, at: datetime) -> bool:
+    """Whether that a person looks at a film is in the ledger already: they go to and fro, and that is one look."""
+    row = connection.execute(
+        "SELECT at FROM audit WHERE arrival_id = ? AND event = ? AND actor = ? ORDER BY id DESC LIMIT 1",
+        (arrival_id, Event.VIEWED, actor),
+    ).fetchone()
+    return row is not None and abs(at - datetime.fromisoformat(row["at"])) < LOOK
 
 
 def latest(connection: sqlite3.Connection, event: Event, before: int | None = None) -> Record | None:
@@ -166,23 +233,32 @@ def _record(row: sqlite3.Row) -> Record:
     )
 
 
-def verify(connection: sqlite3.Connection) -> Break | None:
-    """The first place where the ledger was changed, reordered or cut, or None where it is whole."""
-    before, expected = ORIGIN, 1
-    for row in connection.execute("SELECT * FROM audit ORDER BY id"):
+def verify(connection: sqlite3.Connection, after: int = 0) -> Break | None:
+    """The first place where the ledger was changed, reordered or cut, or None where it is whole.
+
+    With `after`, the record of that number is believed and only what follows it is looked at.
+    """
+    start = connection.execute("SELECT id, hash FROM audit WHERE id = ?", (after,)).fetchone()
+    before, expected = (ORIGIN, 1) if start is None else (str(start["hash"]), after + 1)
+    for row in connection.execute("SELECT * FROM audit WHERE id >= ? ORDER BY id", (expected if start else -(2**62),)):
         if row["id"] != expected:
-            return Break(expected, "a record is missing")
+            return Break(expected, Breakage.MISSING)
         digest = _chained(before, row["id"], row["at"], row["event"], row["actor"], row["arrival_id"], row["detail"])
         if digest != row["hash"]:
-            return Break(expected, "a record was changed")
+            return Break(expected, Breakage.CHANGED)
         before, expected = digest, expected + 1
-    head = connection.execute("SELECT id, seal FROM audit_head").fetchone()
-    if head is None:
-        return None if expected == 1 else Break(expected, "the seal of the last record is missing")
-    if head["id"] != expected - 1:
-        return Break(expected, "records are missing at the end")
-    if not hmac.compare_digest(head["seal"], _seal(connection, head["id"], before)):
-        return Break(expected - 1, "the last record was not written by this box")
+    return _at_the_end(connection, expected - 1, before)
+
+
+def _at_the_end(connection: sqlite3.Connection, number: int, digest: str) -> Break | None:
+    """What is wrong with the seal, if the last record has that number and hash."""
+    sealed = connection.execute("SELECT id, seal FROM audit_head").fetchone()
+    if sealed is None:
+        return None if number == 0 else Break(number, Breakage.UNSEALED)
+    if sealed["id"] > number:
+        return Break(number + 1, Breakage.CUT)
+    if sealed["id"] < number or not hmac.compare_digest(sealed["seal"], _seal(connection, number, digest)):
+        return Break(number, Breakage.FOREIGN)
     return None
 
 

@@ -11,12 +11,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge.errors import Misconfigured
-from edge.state import acceptances, accounts, alerts, arrivals, audit, notices, outbox, queue, reads, results
+from edge.state import (
+    acceptances,
+    accounts,
+    alerts,
+    arrivals,
+    audit,
+    forwarding,
+    notices,
+    outbox,
+    queue,
+    reads,
+    results,
+    settled,
+)
 
 MIGRATIONS: tuple[str, ...] = (
     arrivals.TABLE + queue.TABLE + results.TABLE + acceptances.TABLE + notices.TABLE,
     audit.TABLE + reads.TABLE + accounts.TABLE + alerts.TABLE + results.RENDITIONS,
     outbox.TABLE,
+    audit.BY_ACTOR + forwarding.TABLE + settled.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 
