@@ -11,11 +11,12 @@ from typing import TypeVar
 
 import click
 
-from edge import syslog, words
+from edge import setup, syslog, words
 from edge.cli import config_of
 from edge.config import Config, Sink
 from edge.errors import Misconfigured, OutpostError, Tampered, Transient
-from edge.state import acceptances, forwarding, trust
+from edge.records import Role
+from edge.state import acceptances, accounts, forwarding, trust
 from edge.state import audit as ledger
 from edge.state.objects import Objects
 from edge.state.store import BUILT, now, open_store
@@ -74,6 +75,15 @@ def certificate(config: Config) -> str:
         )
     good = "renewed by itself" if begin <= now() < end else "not good at this time; renewed with the next connection"
     return f"good until {end:%Y-%m-%d}, {good}; {held.name}, SHA-256 {held.fingerprint}"
+
+
+def people(config: Config) -> str:
+    """Somebody can let the others in."""
+    with closing(open_store(Path(config.state))) as store:
+        leads = [one.name for one in accounts.everyone(store) if one.active and one.role is Role.LEAD]
+    if leads:
+        return f"{len(leads)} who can let others in"
+    return f"no lead yet: `outpost serve` prints the code that makes one, and {setup.file(config)} holds it"
 
 
 def model(config: Config) -> str:
@@ -138,14 +148,22 @@ def way_out(sink: Sink) -> str:
     raise Transient(f"{sink.name}: {sentence}{code} {action}")
 
 
-CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, model, ports, audit)
+CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, people, model, ports, audit)
 
 
 @click.command()
+@click.option(
+    "--setup-code", is_flag=True, help="The only lead has lost their PIN: print a new one-time code for /setup."
+)
 @click.pass_context
-def check(ctx: click.Context) -> None:
-    """Check settings, state, disk, clock, model, ports and ways out: what works, what does not, what to do."""
+def check(ctx: click.Context, setup_code: bool) -> None:
+    """Check settings, state, disk, clock, people, model, ports and ways out: what works, what does not, what to do."""
     config = config_of(ctx)
+    if setup_code:
+        click.echo(
+            f"{setup.renew(config)} on the page /setup makes a lead, or gives a person of that name a new PIN; once"
+        )
+        return
     click.echo("✔ settings    read")
     failed = False
     for one in CHECKS:

@@ -236,6 +236,21 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
 
 
+class People(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long people stay signed in."""
+
+    lock_minutes: Annotated[
+        float,
+        Meta(gt=0, le=240, description="After so long without a touch names are blanked and the PIN is asked for"),
+    ] = 5.0
+    idle_hours: Annotated[
+        float, Meta(gt=0, le=168, description="After so long without a touch the person is signed out")
+    ] = 12.0
+    signed_in_hours: Annotated[
+        float, Meta(gt=0, le=168, description="So long after the last PIN the person is signed out, whatever they do")
+    ] = 24.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one box; every key has a safe default."""
 
@@ -246,6 +261,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     web: Web = Web()
     worklist: Worklist = Worklist()
     policy: Policy = Policy()
+    people: People = People()
     ris: Ris = Ris()
     audit: Audit = Audit()
     sinks: tuple[Sink, ...] = ()

@@ -290,8 +290,25 @@ class Account:
     secret: str = field(repr=False)
     """The encoded Argon2 hash of the PIN or password."""
     active: bool
-    failures: int
-    locked_until: datetime | None
+    one_time: bool
+    """The PIN was given by somebody else: the person must choose their own before anything else."""
+    digits: bool
+    """It is typed on a keyboard of digits."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Somebody who is signed in on one tablet."""
+
+    id: str
+    """SHA-256 of the token that the browser holds."""
+    account: str
+    tablet: str
+    """SHA-256 of the token by which the browser is known for longer."""
+    created_at: datetime
+    seen_at: datetime
+    locked: bool
+    """The PIN is asked for before anything else."""
 
 
 @dataclass(frozen=True)

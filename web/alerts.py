@@ -17,7 +17,7 @@ pages = Blueprint("alerts", __name__)
 
 
 @pages.get("/alerts")
-@people.may(Role.CLINICIAN, Role.LEAD)
+@people.may(*people.CARERS, part=True)
 def current() -> Response:
     """The part of every page that calls; 304 while nothing has changed."""
     stamp = worklist.stamp_of("alerts")
@@ -31,7 +31,7 @@ def current() -> Response:
 
 
 @pages.post("/films/<int:number>/alert")
-@people.may(Role.CLINICIAN, Role.LEAD)
+@people.may(*people.CARERS)
 def acknowledge(number: int) -> flask.typing.ResponseReturnValue:
     """Take note that a person knows of an immediate film; a second tap, or a second person, changes nothing."""
     film = here.film_or_404(number)
@@ -44,6 +44,7 @@ def acknowledge(number: int) -> flask.typing.ResponseReturnValue:
 
 
 @pages.post("/alerts/test")
+@people.may(*people.EVERYONE)
 def tested() -> flask.typing.ResponseReturnValue:
     """Take note of whether a person heard the test alert."""
     heard = request.form.get("heard") == "yes"

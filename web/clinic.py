@@ -6,7 +6,6 @@ Every page is complete without JavaScript; two small modules keep it live. Nothi
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from web import (
     alerts,
     choice,
     film,
+    first,
     handoff,
     here,
     languages,
@@ -33,6 +33,8 @@ from web import (
     ranking,
     reads,
     server,
+    signing,
+    staff,
     status,
     worklist,
 )
@@ -50,6 +52,9 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": (
+        "camera=(self), microphone=(), geolocation=(), payment=(), usb=(), serial=(), midi=(), display-capture=()"
+    ),
 }
 
 SENTENCES = {
@@ -62,7 +67,7 @@ SENTENCES = {
     500: N_("Something went wrong on this box. The films are safe; tell the technician if it happens again."),
 }
 
-MODULES = (worklist, film, pictures, reads, handoff, alerts, status, choice)
+MODULES = (worklist, film, pictures, reads, handoff, alerts, status, choice, signing, first, staff)
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
 
@@ -70,7 +75,6 @@ def create(config: Config) -> Flask:
     """The clinic's application on the state that `config` names."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = server.BODY_BYTES
-    app.secret_key = os.urandom(32)
     languages.speak(app)
     app.extensions["outpost"] = config
     app.extensions["objects"] = Objects(Path(config.state))
@@ -96,11 +100,13 @@ def create(config: Config) -> Flask:
         calling=alerts.calling,
         needs_age=ranking.needs_age,
         runs_again=ranking.runs_again,
+        again=people.again,
+        lock_seconds=config.people.lock_minutes * 60,
     )
     for module in MODULES:
         app.register_blueprint(module.pages)
-    app.before_request(_refuse_foreign_forms)
-    app.before_request(people.load)
+    for step in (people.load, _refuse_foreign_forms, people.guard):
+        app.before_request(step)
     app.after_request(_protect)
     app.teardown_appcontext(here.close_store)
     app.register_error_handler(HTTPException, _error_page)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import click
 
-from edge import box, intake
+from edge import box, intake, pins
 from edge.config import Config, Intake, Web
 from edge.errors import Misconfigured
-from edge.records import Film
+from edge.records import Film, Role
 from edge.samples import Sample, samples
 from edge.sending import send
-from edge.state import acceptances, results
+from edge.state import acceptances, accounts, results
 from edge.state.store import now, open_store, transaction
 from edge.triage import table
 from edge.worker import open_reader
@@ -32,6 +32,7 @@ def demo(once: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="outpost-demo-") as folder:
         config = Config(state=folder, intake=Intake(port=0, disk_floor_mib=0), web=Web(port=0, join_port=0))
         accept_for_demonstration(config)
+        pin = people_for_demonstration(config)
         with (
             box.service(intake.run, config) as dicom,
             pages(config) as shown,
@@ -43,6 +44,8 @@ def demo(once: bool) -> None:
             if not once:
                 click.echo(f"\n{shown}\nOpen the first in a browser, which warns of a box that it does not know;")
                 click.echo("the second tells how it gets to know it. Ctrl-C ends the demonstration.")
+                roles = ", ".join(role.capitalize() for role in Role)
+                click.echo(f"Sign in as {roles}; the PIN is {pin}, drawn for this box alone.")
                 box.stop_on_signal().wait()
 
 
@@ -51,6 +54,17 @@ def accept_for_demonstration(config: Config) -> None:
     with closing(open_store(Path(config.state))) as store, transaction(store):
         reader = open_reader(config)
         acceptances.sign(store, reader.device_uid, reader.operating_point, "demonstration", now())
+
+
+def people_for_demonstration(config: Config) -> str:
+    """Give a temporary box one person of each role, and say the PIN that was drawn for them."""
+    while pins.weak(pin := pins.one_time_pin(), ""):
+        pass
+    secret = pins.hashed(pin)
+    with closing(open_store(Path(config.state))) as store, transaction(store):
+        for role in Role:
+            accounts.add(store, role.capitalize(), role, "en", secret, now())
+    return pin
 
 
 def send_and_wait(config: Config, port: int, worker: box.WorkerProcess) -> list[tuple[Path, Film]]:

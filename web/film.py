@@ -11,7 +11,7 @@ from flask import Blueprint, abort, render_template, request, url_for
 from edge.records import Film
 from edge.state import acceptances, arrivals, queue, results
 from edge.state.store import now, transaction
-from web import here, ranking, reads
+from web import here, people, ranking, reads
 from web.languages import gettext as _
 
 PICTURE_PATIENCE = timedelta(seconds=60)
@@ -21,29 +21,28 @@ pages = Blueprint("film", __name__)
 
 
 @pages.get("/films/<int:number>")
+@people.may(*people.CARERS)
 def page(number: int) -> str:
     """A film with everything known of it."""
     return render_template("film.html", **_shown(here.film_or_404(number)))
 
 
 @pages.get("/films/<int:number>/sections")
+@people.may(*people.CARERS, part=True)
 def sections(number: int) -> str:
     """The film page's sections, for a page that waits for some of them."""
     return render_template("sections.html", **_shown(here.film_or_404(number)))
 
 
 @pages.post("/films/<int:number>/age")
+@people.may(*people.CARERS)
 def supply_age(number: int) -> tuple[str, int] | flask.typing.ResponseReturnValue:
-    """Take a missing age from a named person and have the film assessed again; a second tap changes nothing."""
-    years, name = request.form.get("years", ""), " ".join(request.form.get("name", "").split())
+    """Take a missing age from the person who is signed in and have the film assessed again; a second tap changes nothing."""
+    years, name = request.form.get("years", ""), people.who().name
     age = _years(years)
-    errors = {}
     if age is None:
-        errors["years"] = _("Give the age in years, from 0 to 120. For a baby of 3 months write 0.25.")
-    if not 2 <= len(name) <= 80:
-        errors["name"] = _("Give your own name, so that others know who entered the age.")
-    if age is None or errors:
-        typed = {"errors": errors, "years": years[:20], "name": name[:80]}
+        errors = {"years": _("Give the age in years, from 0 to 120. For a baby of 3 months write 0.25.")}
+        typed = {"errors": errors, "years": years[:20]}
         return render_template("film.html", **_shown(here.film_or_404(number)) | typed), 422
     with transaction(here.store()) as store:
         known = here.film_or_404(number)
@@ -68,6 +67,7 @@ def _shown(film: Film) -> dict[str, object]:
         "priors": [],
         "beside": None,
         "errors": {},
+        "years": request.args.get("years", "")[:20],
     }
 
 

@@ -8,24 +8,27 @@ from collections.abc import Callable
 from flask import Blueprint, Response, abort, request
 
 from edge.records import Sha256
-from web import here, reads
+from web import here, people, reads
 
 pages = Blueprint("pictures", __name__)
 
 
 @pages.get("/films/<int:number>/film.png")
+@people.may(*people.CARERS, part=True)
 def film(number: int) -> Response:
     """The film at its full depth: 16-bit gray, neutral, for the page to put a window on."""
     return _object(here.film_or_404(number).rendition)
 
 
 @pages.get("/films/<int:number>/preview.png")
+@people.may(*people.CARERS, part=True)
 def preview(number: int) -> Response:
     """The film small and in its own window."""
     return _object(here.film_or_404(number).preview)
 
 
 @pages.get("/films/<int:number>/map.png")
+@people.may(*people.CARERS, part=True)
 def saliency(number: int) -> Response:
     """The map of where the most probable finding's score comes from."""
     film = here.film_or_404(number)

@@ -30,6 +30,7 @@ EVENTS = {
     ReadKind.OVERRIDE: Event.OVERRIDDEN,
     ReadKind.REFER: Event.REFERRED,
 }
+KEY = re.compile(r"[\w-]{16,64}", re.ASCII)
 DECIDED = (Outcome.IMMEDIATE, Outcome.SOON, Outcome.ROUTINE)
 """What a person can decide; *could not assess* is the AI's alone."""
 
@@ -78,8 +79,10 @@ def _hides(film: Film) -> bool:
 
 
 def key() -> str:
-    """The key of an act that a page offers."""
-    return secrets.token_urlsafe(18)
+    """The key of an act that a page offers; that of the form before, where it came too late and is offered again."""
+    offered = request.args.get("request", "")
+    again = KEY.fullmatch(offered) and reads.find(here.store(), offered) is None
+    return offered if again else secrets.token_urlsafe(18)
 
 
 @pages.post("/films/<int:number>/impression")
@@ -197,7 +200,7 @@ def just_done(number: str) -> Read | None:
 
 def _key() -> str:
     key = request.form.get("request", "")
-    if not re.fullmatch(r"[\w-]{16,64}", key, re.ASCII):
+    if not KEY.fullmatch(key):
         abort(400)
     return key
 

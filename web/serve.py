@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import click
 import msgspec
 
-from edge import box, intake
+from edge import box, intake, setup
 from edge.cli import config_of
 from edge.config import Config
 from web import clinic, join
@@ -29,6 +29,7 @@ def serve(ctx: click.Context) -> None:
     ):
         click.echo(f"DICOM   {config.intake.ae_title} at {config.intake.host}:{dicom}")
         click.echo(shown)
+        _say_code(config)
         stop.wait()
 
 
@@ -40,6 +41,7 @@ def web(ctx: click.Context) -> None:
     stop = box.stop_on_signal()
     with pages(config) as shown:
         click.echo(shown, err=True)
+        _say_code(config)
         stop.wait()
 
 
@@ -55,3 +57,9 @@ def pages(config: Config) -> Iterator[str]:
         opened = msgspec.structs.replace(config, web=msgspec.structs.replace(config.web, port=port))
         with box.service(join.run, opened) as plain:
             yield f"{shown}\nJoin    http://{host}:{plain}/ (for a tablet that does not know this box yet)"
+
+
+def _say_code(config: Config) -> None:
+    """On a box without a lead: the one-time code that makes one, for whoever stands before it."""
+    if code := setup.code(config):
+        click.echo(f"Setup   code {code} on the page /setup makes the box's lead; also in {setup.file(config)}")

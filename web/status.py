@@ -16,7 +16,7 @@ from edge.health import Level, Reading
 from edge.records import Trouble, Way
 from edge.state import acceptances, notices, outbox, queue
 from edge.state.store import now
-from web import alerts, here, limits, phrases, ranking
+from web import alerts, here, limits, people, phrases, ranking
 from web.languages import N_, ngettext
 from web.languages import gettext as _
 
@@ -41,6 +41,7 @@ class Line:
 
 
 @pages.get("/status")
+@people.may(*people.EVERYONE)
 def page() -> str:
     """How the box is."""
     lines = sorted(_lines(), key=lambda line: list(Level).index(line.level), reverse=True)
@@ -287,6 +288,7 @@ _READINGS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
 
 
 @pages.get("/model")
+@people.may(*people.EVERYONE)
 def model() -> str:
     """What the model is and is not: the card of the bundle in use."""
     card = limits.bundle() / "card.md"
@@ -295,6 +297,7 @@ def model() -> str:
 
 
 @pages.get("/health")
+@people.anybody
 def healthy() -> flask.typing.ResponseReturnValue:
     """Whether the pages reach the box's state, for the box to watch itself."""
     return {"status": "ok", "to_assess": queue.open_jobs(here.store(), "assess")}

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, g, render_template, request
 
 from edge.state import outbox
 from edge.state.store import files_of, now
-from web import here, languages, ranking, reads
+from web import here, languages, people, ranking, reads
 from web.ranking import Show
 
 SETTLED = timedelta(milliseconds=100)
@@ -22,12 +22,14 @@ pages = Blueprint("worklist", __name__)
 
 
 @pages.get("/")
+@people.may(*people.CARERS)
 def home() -> str:
     """The worklist."""
     return render_template("worklist.html", **_worklist(), done=reads.just_done(request.args.get("done", "")))
 
 
 @pages.get("/worklist")
+@people.may(*people.CARERS, part=True)
 def rows() -> Response:
     """The worklist's part that changes, for the page to fetch; 304 while nothing has."""
     stamp = stamp_of("worklist")

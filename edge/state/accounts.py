@@ -20,17 +20,50 @@ CREATE TABLE account (
 ) STRICT;
 """
 
+OWN_PIN = """
+ALTER TABLE account DROP COLUMN failures;
+ALTER TABLE account DROP COLUMN locked_until;
+ALTER TABLE account ADD COLUMN one_time INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE account ADD COLUMN digits INTEGER NOT NULL DEFAULT 1;
+"""
 
-def add(connection: sqlite3.Connection, name: str, role: Role, language: str, secret: str, at: datetime) -> bool:
+
+def add(
+    connection: sqlite3.Connection,
+    name: str,
+    role: Role,
+    language: str,
+    secret: str,
+    at: datetime,
+    one_time: bool = False,
+    digits: bool = True,
+) -> bool:
     """Add an account inside the caller's transaction; `secret` is the encoded Argon2 hash. False when the name is taken."""
     return (
         connection.execute(
-            "INSERT INTO account (name, role, language, secret, created_at) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING",
-            (name, role, language, secret, at.isoformat()),
+            "INSERT INTO account (name, role, language, secret, created_at, one_time, digits)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (name, role, language, secret, at.isoformat(), one_time, digits),
         ).rowcount
         == 1
     )
+
+
+def set_secret(connection: sqlite3.Connection, name: str, secret: str, one_time: bool, digits: bool = True) -> None:
+    """Put another PIN's hash in place, inside the caller's transaction."""
+    connection.execute(
+        "UPDATE account SET secret = ?, one_time = ?, digits = ? WHERE name = ?", (secret, one_time, digits, name)
+    )
+
+
+def set_role(connection: sqlite3.Connection, name: str, role: Role) -> None:
+    """Let a person do other things, inside the caller's transaction."""
+    connection.execute("UPDATE account SET role = ? WHERE name = ?", (role, name))
+
+
+def set_active(connection: sqlite3.Connection, name: str, active: bool) -> None:
+    """Let a person in, or no longer, inside the caller's transaction; what they did keeps their name."""
+    connection.execute("UPDATE account SET active = ? WHERE name = ?", (active, name))
 
 
 def get(connection: sqlite3.Connection, name: str) -> Account | None:
@@ -56,6 +89,6 @@ def _read(row: sqlite3.Row) -> Account:
         language=row["language"],
         secret=row["secret"],
         active=bool(row["active"]),
-        failures=row["failures"],
-        locked_until=None if row["locked_until"] is None else datetime.fromisoformat(row["locked_until"]),
+        one_time=bool(row["one_time"]),
+        digits=bool(row["digits"]),
     )

@@ -24,6 +24,9 @@ from edge.state import (
     reads,
     results,
     settled,
+    sessions,
+    setup_code,
+    tries,
 )
 
 MIGRATIONS: tuple[str, ...] = (
@@ -31,6 +34,7 @@ MIGRATIONS: tuple[str, ...] = (
     audit.TABLE + reads.TABLE + accounts.TABLE + alerts.TABLE + results.RENDITIONS,
     outbox.TABLE,
     audit.BY_ACTOR + forwarding.TABLE + settled.TABLE,
+    accounts.OWN_PIN + sessions.TABLE + tries.TABLE + setup_code.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

@@ -172,10 +172,10 @@ def test_the_age_is_taken_once_and_the_film_runs_again(box: Box) -> None:
     number = box.film(Outcome.COULD_NOT_ASSESS, reason=Reason.AGE_UNKNOWN, urgency=Urgency.STAT)
     assert 'class="age"' in box.text(f"/films/{number}")
     for years in ("34,5", "7"):
-        answer = box.client.post(f"/films/{number}/age", data={"years": years, "name": " Nurse  Ba "}, headers=OWN)
+        answer = box.client.post(f"/films/{number}/age", data={"years": years}, headers=OWN)
         assert (answer.status_code, answer.headers["Location"]) == (303, f"/films/{number}")
     kept = box.store.execute("SELECT supplied_age, age_supplied_by FROM arrival WHERE id = ?", (number,)).fetchone()
-    assert tuple(kept) == (34.5, "Nurse Ba")
+    assert tuple(kept) == (34.5, "Amina")
     jobs = box.store.execute("SELECT run, priority FROM job WHERE arrival_id = ? ORDER BY run", (number,)).fetchall()
     assert [tuple(job) for job in jobs] == [(1, 0), (2, 0)]
     page = box.text(f"/films/{number}")
@@ -183,29 +183,19 @@ def test_the_age_is_taken_once_and_the_film_runs_again(box: Box) -> None:
     assert "Being assessed" in box.text("/")
 
 
-@pytest.mark.parametrize(
-    ("years", "name", "message"),
-    [
-        ("", "Nurse Ba", "Give the age in years"),
-        ("121", "Nurse Ba", "Give the age in years"),
-        ("-1", "Nurse Ba", "Give the age in years"),
-        ("nan", "Nurse Ba", "Give the age in years"),
-        ("1e1", "Nurse Ba", "Give the age in years"),
-        ("34", "  ", "Give your own name"),
-    ],
-)
-def test_a_bad_age_changes_nothing_and_keeps_what_was_typed(box: Box, years: str, name: str, message: str) -> None:
+@pytest.mark.parametrize("years", ["", "121", "-1", "nan", "1e1"])
+def test_a_bad_age_changes_nothing_and_keeps_what_was_typed(box: Box, years: str) -> None:
     number = box.film(Outcome.COULD_NOT_ASSESS, reason=Reason.AGE_UNKNOWN)
-    answer = box.client.post(f"/films/{number}/age", data={"years": years, "name": name}, headers=OWN)
+    answer = box.client.post(f"/films/{number}/age", data={"years": years}, headers=OWN)
     assert answer.status_code == 422
-    assert message in answer.text
+    assert "Give the age in years" in answer.text
     assert f'value="{years}"' in answer.text
     assert queue.open_jobs(box.store, "assess") == 1
 
 
 def test_an_age_that_is_known_is_not_overwritten(box: Box) -> None:
     number = box.film(Outcome.ROUTINE)
-    answer = box.client.post(f"/films/{number}/age", data={"years": "3", "name": "Nurse Ba"}, headers=OWN)
+    answer = box.client.post(f"/films/{number}/age", data={"years": "3"}, headers=OWN)
     assert answer.status_code == 409
     assert box.store.execute("SELECT supplied_age FROM arrival").fetchone()[0] is None
 
@@ -224,7 +214,7 @@ def test_an_age_that_is_known_is_not_overwritten(box: Box) -> None:
 )
 def test_only_the_boxes_own_pages_change_anything(box: Box, headers: dict[str, str], status: int) -> None:
     number = box.film(Outcome.COULD_NOT_ASSESS, reason=Reason.AGE_UNKNOWN)
-    answer = box.client.post(f"/films/{number}/age", data={"years": "3", "name": "Nurse Ba"}, headers=headers)
+    answer = box.client.post(f"/films/{number}/age", data={"years": "3"}, headers=headers)
     assert answer.status_code == status
     assert queue.open_jobs(box.store, "assess") == (2 if status == 303 else 1)
     if status == 403:

@@ -55,6 +55,7 @@ async function poll() {
       headers: etag ? { "If-None-Match": etag } : {},
       signal: AbortSignal.timeout(5000),
     });
+    if (response.status === 401) dispatchEvent(new Event("signed-out"));
     if (response.status === 200) {
       show(await response.text());
       etag = response.headers.get("ETag");

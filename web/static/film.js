@@ -10,6 +10,7 @@ async function poll() {
   try {
     const response = await fetch(film.dataset.url, { signal: AbortSignal.timeout(PATIENCE_MS) });
     const fresh = document.createElement("template");
+    if (response.status === 401) dispatchEvent(new Event("signed-out"));
     if (response.ok) fresh.innerHTML = await response.text();
     for (const section of fresh.content.querySelectorAll("section")) {
       const old = film.querySelector(`#${section.id}[data-pending]`);

@@ -72,6 +72,7 @@ async function poll() {
       headers: etag ? { "If-None-Match": etag } : {},
       signal: AbortSignal.timeout(STALE_MS),
     });
+    if (response.status === 401) dispatchEvent(new Event("signed-out"));
     if (response.status === 200) {
       const text = await response.text();
       if (touching || Date.now() - touched < AFTER_TOUCH_MS) etag = null;
