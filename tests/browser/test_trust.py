@@ -54,7 +54,7 @@ def test_a_tablet_that_has_joined_is_sure_of_the_box(browser: Any, box: Any, tmp
     with tablet(browser, env=trusting(tmp_path, box.authority)) as page:
         page.goto(box.http)
         page.click("text=It works now")
-        page.wait_for_url(box.https)
+        page.wait_for_url(f"{box.https}**")
         assert page.evaluate("isSecureContext")
         devtools = page.context.new_cdp_session(page)
         states = list[Any]()
