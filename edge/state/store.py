@@ -23,8 +23,8 @@ from edge.state import (
     queue,
     reads,
     results,
-    settled,
     sessions,
+    settled,
     setup_code,
     tries,
 )
