@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
-from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from edge.config import Config, Policy, Web, Worker
-from edge.records import Assessment, Decision, Display, Finding, Header, Outcome, Reason, Refusal, Urgency
-from edge.state import arrivals, queue, results
+from edge.records import Outcome, Reason
 from edge.state.objects import Objects
-from edge.state.store import now, open_store, transaction
-from tests.people import cookies
-from web import clinic
+from edge.state.store import open_store, transaction
+from tests.clinic import LONG, decide, film, serving
 
 pytestmark = pytest.mark.browser
 
@@ -93,118 +85,13 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             lateral=film(
                 config, store, Outcome.COULD_NOT_ASSESS, "<script>alert(1)</script>", 9, reason=Reason.NOT_FRONTAL
             ),
-            long=film(
-                config, store, Outcome.ROUTINE, "Нгуен ليلى 陳大文 Wolfeschlegelstein " * 8, minutes=3, probability=0.2
-            ),
+            long=film(config, store, Outcome.ROUTINE, LONG, minutes=3, probability=0.2),
             waiting=film(config, store, None, "", minutes=1),
             twin=film(config, store, Outcome.ROUTINE, "KAMAU^Grace", minutes=7, probability=0.1, uid="1.2.3.4"),
             other=film(config, store, Outcome.ROUTINE, "KAMAU^Grace", minutes=6, probability=0.1, uid="1.2.3.4"),
         )
-    with serving(config) as port:
-        yield SimpleNamespace(config=config, port=port, url=f"https://127.0.0.1:{port}", films=films)
-
-
-@contextmanager
-def serving(config: Config) -> Iterator[int]:
-    stop, ready, ports = threading.Event(), threading.Event(), list[int]()
-
-    def listening(port: int) -> None:
-        ports.append(port)
-        ready.set()
-
-    thread = threading.Thread(target=clinic.run, args=(config, stop, listening))
-    thread.start()
-    assert ready.wait(10)
-    yield ports[0]
-    stop.set()
-    thread.join()
-
-
-def film(
-    config: Config,
-    store: Any,
-    outcome: Outcome | None,
-    name: str,
-    minutes: float = 0,
-    probability: float = 0.5,
-    reason: Reason | None = None,
-    uid: str = "",
-) -> int:
-    objects = Objects(Path(config.state))
-    with transaction(store):
-        at = now() - timedelta(minutes=minutes)
-        sha256 = objects.put(f"{name}{minutes}".encode()).sha256
-        number, _ = arrivals.add(store, uid or f"1.2.{sha256[:9]}", sha256, "MODALITY", at, Urgency.ROUTINE)
-        queue.add(store, number, Urgency.ROUTINE, at)
-        if outcome is not None:
-            decide(objects, store, number, outcome, name, probability, reason)
-    return number
-
-
-def decide(
-    objects: Objects,
-    store: Any,
-    number: int,
-    outcome: Outcome,
-    name: str,
-    probability: float,
-    reason: Reason | None,
-    run: int = 1,
-) -> None:
-    finding = Finding(
-        "pneumonia",
-        "Pneumonia",
-        "SCT",
-        "233604007",
-        probability,
-        max(probability - 0.14, 0),
-        min(probability + 0.1, 1),
-        "balanced",
-        0.3,
-        0.7,
-    )
-    effusion = replace(
-        finding, finding="effusion", label="Pleural effusion", code="60046008", probability=0.03, low=0.01, high=0.07
-    )
-    decision = Decision(
-        outcome,
-        () if reason else (finding, effusion),
-        "demonstrator 1.0",
-        "2.25.1234567890",
-        Refusal(reason, "for the technician") if reason else None,
-    )
-    header = Header(
-        PatientName=name,
-        PatientID="CL-00417",
-        PatientSex="F",
-        StudyDate=date(2026, 11, 20),
-        age_years=None if reason is Reason.AGE_UNKNOWN else 34.0,
-    )
-    picture = objects.put(chest(number))
-    stages = {"header": 3.1, "decode": 41.2, "infer": 66.0}
-    results.add(store, number, run, Assessment(header, decision, None if reason else heat(), stages), now())
-    results.add_rendition(store, number, picture.sha256, picture.sha256, Display(((32768, 65535),), None, True))
-
-
-def chest(seed: int) -> bytes:
-    y, x = np.mgrid[-1:1:600j, -1:1:500j]
-    lungs = sum(np.exp(-(((x - side * 0.42) / 0.28) ** 4) - ((y + 0.05) / 0.6) ** 4) for side in (-1, 1))
-    gray = np.clip(0.75 - 0.55 * lungs + 0.05 * np.sin(y * 25 + np.abs(x) * 3), 0, 1)
-    gray += np.random.default_rng(seed).normal(0, 0.01, gray.shape)
-    return png(np.rint(np.clip(gray, 0, 1) * 65535).astype(np.uint16))
-
-
-def heat() -> bytes:
-    rgba = np.zeros((7, 7, 4), np.uint8)
-    rgba[..., 0] = 255
-    rgba[3:5, 1:3, 3] = 200
-    return png(rgba)
-
-
-def png(pixels: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    with serving(config) as pages:
+        yield SimpleNamespace(config=config, port=pages.port, url=pages.url, films=films, pages=pages)
 
 
 @pytest.fixture
@@ -310,9 +197,9 @@ def test_a_waiting_film_page_completes_by_itself(page: Any, box: Any) -> None:
 
 def test_a_lost_connection_is_said(browser: Any, tmp_path: Path) -> None:
     config = Config(state=str(tmp_path), web=Web(port=0))
-    with opened(browser, config=config) as page:
-        with serving(config) as port:
-            page.goto(f"https://127.0.0.1:{port}/")
+    with opened(browser) as page:
+        with serving(config) as pages:
+            page.goto(f"{pages.url}/")
             page.wait_for_timeout(1500)
             assert not page.locator("#stale").is_visible()
         page.wait_for_selector("#stale:not([hidden])", timeout=10000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cheroot.wsgi import Server
 from PIL import Image
 
 from edge import worker
-from edge.config import Config
 from edge.records import Display, Rendition
 from edge.state import results
 from edge.state.objects import Objects
 from edge.state.store import transaction
 from tests.browser.test_clinic import browser  # noqa: F401  a fixture
-from tests.people import sign_in
+from tests.clinic import serving
 from tests.unit.test_web import Box, Outcome
 from web import clinic
 
@@ -52,30 +49,18 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         heat = io.BytesIO()
         Image.fromarray(np.full((7, 7, 4), (255, 0, 0, 255), np.uint8)).save(heat, "PNG")
         filled.store.execute("UPDATE result SET saliency = ?", (heat.getvalue(),))
-    sign_in(filled.client, Path(filled.config.state))
-    with serving(filled.config) as port:
-        cookies = [
-            {"name": cookie.key, "value": cookie.value, "url": f"http://127.0.0.1:{port}"}
-            for cookie in filled.client._cookies.values()  # type: ignore[attr-defined]
-        ]
-        yield SimpleNamespace(url=f"http://127.0.0.1:{port}/films/{number}", cookies=cookies, film=film, box=filled)
-
-
-@contextmanager
-def serving(config: Config) -> Iterator[int]:
-    server = Server(("127.0.0.1", 0), clinic.create(config))
-    server.prepare()
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    yield int(server.bind_addr[1])
-    server.stop()
-    thread.join()
+    with serving(filled.config) as pages:
+        url = f"{pages.url}/films/{number}"
+        yield SimpleNamespace(url=url, cookies=pages.cookies(), film=film, box=filled)
 
 
 @contextmanager
 def viewer(browser: Any, box: Any, plain: bool = False, size: tuple[int, int] = (1280, 800)) -> Iterator[Any]:  # noqa: F811
     context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, has_touch=True, service_workers="block"
+        viewport={"width": size[0], "height": size[1]},
+        has_touch=True,
+        service_workers="block",
+        ignore_https_errors=True,
     )
     context.add_cookies(box.cookies)
     if plain:
@@ -243,7 +228,7 @@ def test_the_map_is_off_until_asked_for_and_fades(browser: Any, box: Any) -> Non
 
 
 def test_a_film_that_cannot_be_fetched_leaves_the_preview_and_says_so(browser: Any, box: Any) -> None:  # noqa: F811
-    context = browser.new_context(service_workers="block")
+    context = browser.new_context(service_workers="block", ignore_https_errors=True)
     context.add_cookies(box.cookies)
     page = context.new_page()
     page.route("**/film.png", lambda route: route.abort())

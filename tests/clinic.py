@@ -1,0 +1,158 @@
+"""A clinic under test: films put in by hand, as the worker would have left them, and the pages served for a browser."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flask import Flask
+from PIL import Image
+
+from edge.config import Config
+from edge.records import Assessment, Decision, Display, Finding, Header, Outcome, Reason, Refusal, Role, Urgency
+from edge.state import arrivals, queue, results
+from edge.state.objects import Objects
+from edge.state.store import now, transaction
+from models import phantom
+from tests.people import sign_in
+from web import clinic, server
+
+DEVICE = "2.25.1234567890"
+SCRIPTS = "Нгуен ليلى 陳大文 Wolfeschlegelstein "
+LONG = (SCRIPTS * 9)[:300]
+"""A name of 300 characters in mixed scripts, far beyond what DICOM allows (PS3.5 6.2)."""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The pages of a box, served on loopback."""
+
+    app: Flask
+    config: Config
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where they are."""
+        return f"https://127.0.0.1:{self.port}"
+
+    def cookies(self, name: str = "Amina", role: Role = Role.CLINICIAN, language: str = "en") -> list[Any]:
+        """The session of a person, for a browser's context."""
+        client = self.app.test_client()
+        sign_in(client, Path(self.config.state), name, role, language)
+        jar = client._cookies.values()  # type: ignore[attr-defined]
+        return [{"name": cookie.key, "value": cookie.value, "url": self.url} for cookie in jar]
+
+
+@contextmanager
+def serving(config: Config) -> Iterator[Pages]:
+    """Serve the pages of a box as it does itself, until the block ends."""
+    app, stop, ready, ports = clinic.create(config), threading.Event(), threading.Event(), list[int]()
+
+    def listening(port: int) -> None:
+        ports.append(port)
+        ready.set()
+
+    where = (app, "web.port", "127.0.0.1", 0, stop, listening, server.Tls(config))
+    thread = threading.Thread(target=server.serve, args=where)
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield Pages(app, config, ports[0])
+    finally:
+        stop.set()
+        thread.join()
+
+
+def film(
+    config: Config,
+    store: Any,
+    outcome: Outcome | None,
+    name: str,
+    minutes: float = 0,
+    probability: float = 0.5,
+    reason: Reason | None = None,
+    uid: str = "",
+    urgency: Urgency = Urgency.ROUTINE,
+    patient: str = "CL-00417",
+) -> int:
+    """A film that came so many minutes ago, assessed where it has an outcome."""
+    objects = Objects(Path(config.state))
+    with transaction(store):
+        at = now() - timedelta(minutes=minutes)
+        sha256 = objects.put(f"{name}{minutes}".encode()).sha256
+        number, _ = arrivals.add(store, uid or f"1.2.{int(sha256[:9], 16)}", sha256, "MODALITY", at, urgency)
+        queue.add(store, number, urgency, at)
+        if outcome is not None:
+            decide(objects, store, number, outcome, name, probability, reason, patient=patient)
+    return number
+
+
+def decide(
+    objects: Objects,
+    store: Any,
+    number: int,
+    outcome: Outcome,
+    name: str,
+    probability: float,
+    reason: Reason | None,
+    run: int = 1,
+    patient: str = "CL-00417",
+) -> None:
+    """What the worker would have committed, inside the caller's transaction."""
+    low, high = max(probability - 0.14, 0), min(probability + 0.1, 1)
+    finding = Finding(
+        "pneumonia", "Pneumonia", "SCT", "233604007", probability, low, high, "balanced", 0.3, 0.7
+    )  # fmt: skip
+    effusion = replace(
+        finding, finding="effusion", label="Pleural effusion", code="60046008", probability=0.03, low=0.01, high=0.07
+    )
+    decision = Decision(
+        outcome,
+        () if reason else (finding, effusion),
+        "demonstrator 1.0",
+        DEVICE,
+        Refusal(reason, "for the technician") if reason else None,
+    )
+    header = Header(
+        PatientName=name,
+        PatientID=patient,
+        PatientSex="F",
+        StudyDate=date(2026, 11, 20),
+        age_years=None if reason is Reason.AGE_UNKNOWN else 34.0,
+    )
+    stages = {"header": 3.1, "decode": 41.2, "infer": 66.0}
+    results.add(store, number, run, Assessment(header, decision, None if reason else heat(), stages), now())
+    picture, preview = pictures(number % 4)
+    display = Display(((32768, 65535),), None, True)
+    results.add_rendition(store, number, objects.put(picture).sha256, objects.put(preview).sha256, display)
+
+
+@lru_cache(maxsize=4)
+def pictures(seed: int) -> tuple[bytes, bytes]:
+    """A film at its 16 bits, and its preview."""
+    gray = np.clip(phantom.chest(seed, (720, 600), opacity=seed % 2 == 0), 0, 1)
+    return png(np.rint(gray * 65535).astype(np.uint16)), png(np.rint(gray * 255).astype(np.uint8))
+
+
+def heat() -> bytes:
+    """A map that is red in one place."""
+    rgba = np.zeros((7, 7, 4), np.uint8)
+    rgba[..., 0] = 255
+    rgba[3:5, 1:3, 3] = 200
+    return png(rgba)
+
+
+def png(pixels: Any) -> bytes:
+    """The pixels as a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
