@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import lru_cache
@@ -17,10 +17,22 @@ from flask import Flask
 from PIL import Image
 
 from edge.config import Config
-from edge.records import Assessment, Decision, Display, Finding, Header, Outcome, Reason, Refusal, Role, Urgency
-from edge.state import arrivals, queue, results
+from edge.records import (
+    Assessment,
+    Decision,
+    Display,
+    Finding,
+    Header,
+    Outcome,
+    ReadKind,
+    Reason,
+    Refusal,
+    Role,
+    Urgency,
+)
+from edge.state import acceptances, accounts, arrivals, queue, reads, results
 from edge.state.objects import Objects
-from edge.state.store import now, transaction
+from edge.state.store import now, open_store, transaction
 from models import phantom
 from tests.people import sign_in
 from web import clinic, server
@@ -156,3 +168,88 @@ def png(pixels: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A clinic's day: films in every state, by what is special about them, and the decision just made."""
+
+    films: dict[str, int]
+    done: int
+
+
+def fill(config: Config) -> Filled:
+    """A box with a film in every state that a page can show; Amina has said what she saw on some, and decided."""
+    with closing(open_store(Path(config.state))) as store:
+
+        def put(outcome: Outcome | None, name: str, minutes: float, probability: float = 0.5, **more: Any) -> int:
+            return film(config, store, outcome, name, minutes, probability, **more)
+
+        refused = Outcome.COULD_NOT_ASSESS
+        films = {
+            "immediate": put(Outcome.IMMEDIATE, "DIALLO^Mariama", 12, 0.86, patient="CL-00411"),
+            "routine": put(Outcome.ROUTINE, "OKAFOR^Chinedu", 41, 0.04, patient="CL-00412"),
+            "arabic": put(Outcome.SOON, "حسن^ليلى", 305, 0.43, patient="CL-00413"),
+            "no-age": put(refused, "MWANGI^Joseph", 25, reason=Reason.AGE_UNKNOWN, patient="CL-00414"),
+            "refused": put(refused, "<script>alert(1)</script>", 9, reason=Reason.NOT_FRONTAL, patient="CL-00415"),
+            "long-name": put(Outcome.ROUTINE, LONG, 3, 0.2, urgency=Urgency.STAT, patient="CL-00416"),
+            "waiting": put(None, "", 1),
+            "twin": put(Outcome.ROUTINE, "KAMAU^Grace", 7, 0.1, uid="1.2.3.4"),
+            "other": put(Outcome.ROUTINE, "KAMAU^Grace", 6, 0.1, uid="1.2.3.4"),
+            "sealed": put(Outcome.SOON, "BA^Awa", 55, 0.61, patient="CL-00418"),
+            "decided": put(Outcome.SOON, "SOW^Fatou", 62, 0.55, patient="CL-00419"),
+            "asked": put(Outcome.IMMEDIATE, "TRAORE^Ibrahim", 70, 0.91, patient="CL-00420"),
+        }
+        done = 0
+        with transaction(store):
+            accounts.add(store, "Amina", Role.CLINICIAN, "en", "no hash: nobody signs in with it", now())
+            acceptances.sign(store, DEVICE, "balanced", "Dr Ba", now())
+            for key in ("sealed", "decided", "asked"):
+                reads.add(store, films[key], 1, ReadKind.IMPRESSION, "Amina", now(), f"seen-{key}", codes=("normal",))
+            for key, kind, outcome, reason in (
+                ("asked", ReadKind.REFER, None, ""),
+                ("decided", ReadKind.OVERRIDE, Outcome.ROUTINE, "known"),
+            ):
+                read, _ = reads.add(
+                    store, films[key], 1, kind, "Amina", now(), f"does-{key}", outcome=outcome, reason=reason
+                )
+                done = read.id
+    return Filled(films, done)
+
+
+def every_page(app: Flask, filled: Filled) -> dict[str, str]:
+    """The path of every page that can be opened, found from the application itself, and of every kind of film."""
+    paths = {
+        "worklist": "/",
+        "undo": f"/?done={filled.done}",
+        "search": "/?q=kamau",
+        "read": "/?show=read",
+        "none": "/no",
+    }
+    for rule in app.url_map.iter_rules():
+        name = rule.endpoint.replace(".", "-")
+        if "GET" not in (rule.methods or ()) or rule.endpoint == "static" or rule.endpoint in PARTS:
+            continue
+        if not rule.arguments:
+            paths.setdefault(name, rule.rule)
+        elif rule.arguments == {"number"} and rule.endpoint != "film.page":
+            paths[name] = rule.rule.replace("<int:number>", str(filled.films["decided"]))
+    del paths["worklist-home"]
+    code = "0000 0000 0000 0000"
+    return (
+        paths | {f"film-{key}": f"/films/{n}" for key, n in filled.films.items()} | {"verify": f"/verify?code={code}"}
+    )
+
+
+PARTS = frozenset(
+    {
+        "worklist.rows",
+        "alerts.current",
+        "status.healthy",
+        "film.sections",
+        "pictures.film",
+        "pictures.preview",
+        "pictures.saliency",
+    }
+)
+"""What pages fetch for themselves."""
