@@ -30,11 +30,11 @@ from edge.records import (
     Role,
     Urgency,
 )
-from edge.state import acceptances, accounts, arrivals, queue, reads, results
+from edge.state import acceptances, arrivals, queue, reads, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from models import phantom
-from tests.people import sign_in
+from tests.people import cookies, person
 from web import clinic, server
 
 DEVICE = "2.25.1234567890"
@@ -58,10 +58,8 @@ class Pages:
 
     def cookies(self, name: str = "Amina", role: Role = Role.CLINICIAN, language: str = "en") -> list[Any]:
         """The session of a person, for a browser's context."""
-        client = self.app.test_client()
-        sign_in(client, Path(self.config.state), name, role, language)
-        jar = client._cookies.values()  # type: ignore[attr-defined]
-        return [{"name": cookie.key, "value": cookie.value, "url": self.url} for cookie in jar]
+        held = cookies(Path(self.config.state), name, role, language).items()
+        return [{"name": key, "value": value, "url": self.url} for key, value in held]
 
 
 @contextmanager
@@ -180,6 +178,7 @@ class Filled:
 
 def fill(config: Config) -> Filled:
     """A box with a film in every state that a page can show; Amina has said what she saw on some, and decided."""
+    person(Path(config.state))
     with closing(open_store(Path(config.state))) as store:
 
         def put(outcome: Outcome | None, name: str, minutes: float, probability: float = 0.5, **more: Any) -> int:
@@ -202,7 +201,6 @@ def fill(config: Config) -> Filled:
         }
         done = 0
         with transaction(store):
-            accounts.add(store, "Amina", Role.CLINICIAN, "en", "no hash: nobody signs in with it", now())
             acceptances.sign(store, DEVICE, "balanced", "Dr Ba", now())
             for key in ("sealed", "decided", "asked"):
                 reads.add(store, films[key], 1, ReadKind.IMPRESSION, "Amina", now(), f"seen-{key}", codes=("normal",))

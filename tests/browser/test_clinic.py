@@ -16,6 +16,7 @@ from edge.records import Outcome, Reason
 from edge.state.objects import Objects
 from edge.state.store import open_store, transaction
 from tests.clinic import LONG, decide, film, serving
+from tests.people import cookies
 
 pytestmark = pytest.mark.browser
 
