@@ -198,7 +198,7 @@ def test_a_waiting_film_page_completes_by_itself(page: Any, box: Any) -> None:
 
 def test_a_lost_connection_is_said(browser: Any, tmp_path: Path) -> None:
     config = Config(state=str(tmp_path), web=Web(port=0))
-    with opened(browser) as page:
+    with opened(browser, config=config) as page:
         with serving(config) as pages:
             page.goto(f"{pages.url}/")
             page.wait_for_timeout(1500)
