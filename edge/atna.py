@@ -30,6 +30,7 @@ DCM = {
     "110101": "Audit Log Used",
     "110103": "DICOM Instances Accessed",
     "110106": "Export",
+    "110109": "Order Record",
     "110110": "Patient Record",
     "110111": "Procedure Record",
     "110113": "Security Alert",
@@ -61,6 +62,7 @@ class Family(StrEnum):
     AUDIT_LOG_USED = "110101"
     INSTANCES_ACCESSED = "110103"
     EXPORT = "110106"
+    ORDER_RECORD = "110109"
     PATIENT_RECORD = "110110"
     PROCEDURE_RECORD = "110111"
     SECURITY_ALERT = "110113"
@@ -96,6 +98,9 @@ KINDS: dict[Event, Kind] = {
     Event.REFERRED: Kind(Family.PROCEDURE_RECORD, "U", "A person asked a teleradiologist"),
     Event.WITHDRAWN: Kind(Family.PROCEDURE_RECORD, "D", "A person took a decision back"),
     Event.AGE_SUPPLIED: Kind(Family.PATIENT_RECORD, "U", "A person entered the patient's age"),
+    Event.ORDER_REGISTERED: Kind(Family.ORDER_RECORD, "C", "A person put a patient on the modality's worklist"),
+    Event.ORDER_WITHDRAWN: Kind(Family.ORDER_RECORD, "D", "A person took a patient off the modality's worklist"),
+    Event.ORDER_MET: Kind(Family.PROCEDURE_RECORD, "U", "A film was found to be an order's", person=False),
     Event.ALERT_ACKNOWLEDGED: Kind(Family.PROCEDURE_RECORD, "R", "A person took note of an immediate film"),
     Event.ALERT_TESTED: Kind(Family.SECURITY_ALERT, "E", "The sound alert was tested", "110141"),
     Event.HANDED_OFF: Kind(Family.EXPORT, "R", "A hand-off sheet was printed or shown", medium="110038"),

@@ -1,7 +1,8 @@
 """Intake: accepts films and says so only once they are safe on disk.
 
 Three doors, one way in (`accept`): the DICOM port (Storage SCP, PS3.4 B), a watched folder, and files named by a person.
-Nothing is decoded or refused here for what it is; that is the worker's work, and it ends with a reason people see.
+Nothing is decoded or refused here for what it is; that is the worker's work, and it ends with a reason people see. The port also
+answers modalities that ask for their worklist (`edge.ordering`).
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import sqlite3
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
+from edge import ordering
 from edge.config import Config, DicomSink
 from edge.errors import Misconfigured, Transient
 from edge.records import Urgency
-from edge.state import arrivals, outbox, queue
+from edge.stages import header
+from edge.state import arrivals, orders, outbox, queue
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 
@@ -71,11 +74,14 @@ class Intake:
             file.unlink()
             raise Transient("the disk is nearly full")
         stored = self.objects.adopt(file)
+        said = header.identify(stored.path) if orders.any_findable(self.store, now()) else None
         with transaction(self.store):
             at = now()
             arrival, new = arrivals.add(self.store, sop_instance_uid, stored.sha256, source, at, urgency)
             if new:
                 queue.add(self.store, arrival, urgency, at)
+                if said is not None:
+                    ordering.meet(self.store, arrival, said, "intake", at)
         return arrival, new
 
     def accept_copy(self, path: Path, source: str) -> tuple[int, bool]:
@@ -126,13 +132,21 @@ class Intake:
         pacs = [sink.ae_title for sink in self.config.sinks if isinstance(sink, DicomSink) and sink.commitment]
         return sorted({*named, *pacs}) if named else []
 
+    def find_orders(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
+        """Answer a C-FIND request of the modality worklist; see `edge.ordering.find`."""
+        return ordering.find(event, self.config, self.store)
+
     def listen(self) -> AE:
-        """Open the DICOM port for verification, for storage of every SOP class in every transfer syntax, and for commitments.
+        """Open the DICOM port for verification, the worklist, commitments, and storage of every SOP class in every transfer syntax.
 
         Raises `Misconfigured` when the port is taken.
         """
         from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config, evt
-        from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
+        from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+            ModalityWorklistInformationFind,
+            StorageCommitmentPushModel,
+            Verification,
+        )
 
         settings = self.config.intake
         tempfile.tempdir = str(self.objects.incoming)  # where pynetdicom streams data sets to
@@ -144,11 +158,16 @@ class Intake:
         ae.require_calling_aet = self.callers()
         ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
         ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+        ae.add_supported_context(ModalityWorklistInformationFind)
         try:
             ae.start_server(
                 (settings.host, settings.port),
                 block=False,
-                evt_handlers=[(evt.EVT_C_STORE, self.store_film), (evt.EVT_N_EVENT_REPORT, self.committed)],
+                evt_handlers=[
+                    (evt.EVT_C_STORE, self.store_film),
+                    (evt.EVT_C_FIND, self.find_orders),
+                    (evt.EVT_N_EVENT_REPORT, self.committed),
+                ],
             )
         except OSError as error:
             raise Misconfigured(

@@ -123,6 +123,35 @@ class Header:
     Columns: int = 0
     age_years: float | None = None
     """From PatientAge however written, else PatientBirthDate and the film's date, else unknown."""
+    from_order: tuple[str, ...] = ()
+    """What of this the film lacks and its order gave, by the names above."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A film that somebody asked for (a Scheduled Procedure Step, PS3.4 K.6.1.2.2; attribute names as in PS3.6)."""
+
+    id: int
+    source: str
+    """`ris`, or `tablet` where a person registered the patient at this box."""
+    made_by: str
+    made_at: datetime
+    StudyInstanceUID: str = ""
+    AccessionNumber: str = ""
+    RequestedProcedureID: str = ""
+    ScheduledProcedureStepID: str = ""
+    PatientName: str = ""
+    PatientID: str = ""
+    IssuerOfPatientID: str = ""
+    PatientSex: str = ""
+    PatientBirthDate: date | None = None
+    age_years: float | None = None
+    """As it was said when the patient was registered, where the birth date is not known."""
+    urgency: Urgency = Urgency.ROUTINE
+    """The Requested Procedure Priority; MEDIUM and LOW are routine, as nothing goes below that."""
+    procedure: str = ""
+    """The RequestedProcedureDescription; for `tablet`, the key in `edge.vocabulary.PROCEDURES`."""
+    scheduled_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +256,8 @@ class Film:
     decided_at: datetime | None
     milliseconds: dict[str, float]
     supplied_age: float | None
+    again: bool
+    """It waits to be assessed once more."""
     rendition: Sha256 | None
     """16-bit gray PNG, neutral: whoever shows it applies a window."""
     preview: Sha256 | None

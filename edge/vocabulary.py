@@ -37,6 +37,7 @@ class Impression(Choice):
 
 OWN = "99OUTPOST"
 SNOMED = "SCT"
+LOINC = "LN"
 
 IMPRESSIONS: dict[str, Impression] = {
     choice.key: choice
@@ -68,3 +69,14 @@ OVERRIDES: dict[str, Choice] = {
 
 NOT_ASSESSED = Choice("not_assessed", "The AI could not assess the film", OWN, "not_assessed")
 """The reason that needs no question."""
+
+PROCEDURES: dict[str, Choice] = {
+    choice.key: choice
+    for choice in (
+        Choice("chest", "Chest X-ray", LOINC, "30745-4"),
+        Choice("chest_pa", "Chest X-ray, standing (PA)", LOINC, "24648-8"),
+        Choice("chest_ap", "Chest X-ray, lying or sitting (AP)", LOINC, "36572-6"),
+        Choice("chest_two", "Chest X-ray, two views", LOINC, "36643-5"),
+    )
+}
+"""What can be ordered at the tablet; the English text is what the X-ray unit shows."""

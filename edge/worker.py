@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge import memory
+from edge import memory, ordering
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
-from edge.records import Assessment, Decision, Finding, Header, Job, Reason, Refusal, Rendition
-from edge.stages import decide, decode, gate, header
-from edge.state import acceptances, arrivals, audit, notices, outbox, queue, results
+from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition
+from edge.stages import decide, decode, gate, header, match
+from edge.state import acceptances, arrivals, audit, notices, orders, outbox, queue, results
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
 from models.bundle import SHIPPED, Bundle, Mismatch
@@ -89,8 +89,11 @@ def open_reader(config: Config, operating_point: str | None = None) -> Reader:
     return reader
 
 
-def assess(path: Path, reader: Reader, supplied_age: float | None = None) -> Assessment:
-    """The stage line, one film: header → gate → decode → prepare → infer → doubt → calibrate → decide."""
+def assess(path: Path, reader: Reader, supplied_age: float | None = None, order: Order | None = None) -> Assessment:
+    """The stage line, one film: header → gate → decode → prepare → infer → doubt → calibrate → decide.
+
+    An age that a person supplied goes before the film's own, and that before its order's.
+    """
     lap = Stopwatch()
     said = Header()
     model = reader.model
@@ -103,6 +106,7 @@ def assess(path: Path, reader: Reader, supplied_age: float | None = None) -> Ass
     if isinstance(parsed, Refusal):
         return ends(parsed)
     dataset, said = parsed
+    said = match.complete(said, order)
     if (refusal := gate.admit(said)) is not None:
         return ends(refusal)
     film = decode.decode(dataset)
@@ -183,7 +187,8 @@ class Worker:
     def _assess(self, job: Job) -> None:
         row = arrivals.get(self.store, job.arrival_id)
         path = self.objects.path(arrivals.read(row).sha256)
-        assessment = assess(path, self.reader, row["supplied_age"])
+        order = orders.of_film(self.store, job.arrival_id)
+        assessment = assess(path, self.reader, row["supplied_age"], order)
         self._commit(job, assessment, render=assessment.decision.refusal is None or _has_picture(assessment.decision))
 
     def _commit(self, job: Job, assessment: Assessment, render: bool) -> None:
@@ -234,8 +239,11 @@ class Worker:
         detail = {"run": job.run, "outcome": decision.outcome, "device_uid": decision.device_uid}
         if decision.refusal is not None:
             detail["reason"] = decision.refusal.reason
+        if assessment.header.from_order:
+            detail["from_order"] = assessment.header.from_order
         audit.append(self.store, audit.Event.ASSESSED, "worker", at, job.arrival_id, **detail)
         outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
+        ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
 
 
 def _has_picture(decision: Decision) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 
 import flask
 from flask import Blueprint, abort, render_template, request, url_for
 
 from edge.records import Film
+from edge.stages import match
 from edge.state import acceptances, arrivals, queue, results
 from edge.state.store import now, transaction
 from web import here, people, ranking, reads
@@ -46,9 +47,9 @@ def supply_age(number: int) -> tuple[str, int] | flask.typing.ResponseReturnValu
         return render_template("film.html", **_shown(here.film_or_404(number)) | typed), 422
     with transaction(here.store()) as store:
         known = here.film_or_404(number)
-        if ranking.needs_age(known):
+        if ranking.needs_age(known) or (ranking.runs_again(known) and known.supplied_age is None):
             arrivals.supply_age(store, number, age, name, now())
-            queue.add(store, number, known.arrival.urgency, now(), run=results.runs(store, number) + 1)
+            queue.add(store, number, known.arrival.urgency, now(), run=queue.next_run(store, number))
         elif not ranking.runs_again(known):
             abort(409)
     return flask.redirect(url_for("film.page", number=number), 303)
@@ -64,11 +65,27 @@ def _shown(film: Film) -> dict[str, object]:
         "picture_late": film.decided_at is not None and now() - film.decided_at > PICTURE_PATIENCE,
         "said": reads.said(film),
         "triage_only": here.config().policy.triage_only,
-        "priors": [],
-        "beside": None,
+        "priors": (earlier := priors(film)),
+        "beside": next((one for one in earlier if str(one.arrival.id) == request.args.get("beside")), None),
         "errors": {},
         "years": request.args.get("years", "")[:20],
     }
+
+
+def priors(film: Film) -> list[Film]:
+    """The earlier films of certainly the same person that have a picture, the latest first; those of its own study are none."""
+    found = [
+        one
+        for one in results.of_patient(here.store(), film.header)
+        if one.rendition is not None and _moment(one) < _moment(film) and match.same_person(film.header, one.header)
+    ]
+    own = film.header.StudyInstanceUID
+    return sorted((one for one in found if one.header.StudyInstanceUID != own or not own), key=_moment, reverse=True)
+
+
+def _moment(film: Film) -> tuple[date, str, int]:
+    """When a film was taken, as far as it says; films that say the same day and time come in order of arrival."""
+    return film.header.StudyDate or film.arrival.received_at.date(), film.header.StudyTime, film.arrival.id
 
 
 def _years(text: str) -> float | None:

@@ -50,7 +50,7 @@ def sex(code: str) -> str:
 
 
 def age(film: Film) -> str:
-    """The age in words: what a person entered here, else what the film says."""
+    """The age in words: what a person entered here, else what the film says, else its order."""
     years = film.header.age_years if film.supplied_age is None else film.supplied_age
     if years is None:
         return _("age unknown")
@@ -60,7 +60,9 @@ def age(film: Film) -> str:
         said = _count("%(num)s month", "%(num)s months", round(years * 12))
     else:
         said = _count("%(num)s year", "%(num)s years", int(years))
-    return said if film.supplied_age is None else _("%(age)s (entered here)") % {"age": said}
+    if film.supplied_age is not None:
+        return _("%(age)s (entered here)") % {"age": said}
+    return _("%(age)s (from the order)") % {"age": said} if "age_years" in film.header.from_order else said
 
 
 def _count(one: str, many: str, count: int) -> str:

@@ -216,12 +216,12 @@ def leading(decision: Decision) -> Finding | None:
 
 def needs_age(film: Film) -> bool:
     """A person can help: the film could not be assessed because nobody knows the patient's age."""
-    return _age_unknown(film) and film.supplied_age is None
+    return _age_unknown(film) and film.supplied_age is None and not film.again
 
 
 def runs_again(film: Film) -> bool:
-    """The missing age was entered and the film waits for its new outcome."""
-    return _age_unknown(film) and film.supplied_age is not None
+    """The missing age was entered, or came with the order, and the film waits for its new outcome."""
+    return _age_unknown(film) and (film.supplied_age is not None or film.again)
 
 
 def _age_unknown(film: Film) -> bool:

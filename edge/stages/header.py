@@ -13,7 +13,8 @@ from typing import BinaryIO, cast
 import pydicom.config
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import PersonName
 
 from edge.records import Header, Reason, Refusal
@@ -50,6 +51,34 @@ def read(path: Path) -> tuple[Dataset, Header] | Refusal:
             return _read(cast(BinaryIO, mapped))
     except Exception as error:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
         return Refusal(Reason.DAMAGED, f"{type(error).__name__}: {error}")
+
+
+_IDENTITY = [
+    "SpecificCharacterSet",
+    "StudyInstanceUID",
+    "AccessionNumber",
+    "RequestedProcedureID",
+    "RequestAttributesSequence",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientSex",
+    "PatientBirthDate",
+]
+
+
+def identify(path: Path) -> Header:
+    """For whom and for which request a film was taken, before anything else of it is read.
+
+    An empty header where a glance does not tell: without file meta information, damaged, or deflated, which would have to be
+    inflated whole. `read` tells later.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                return Header()
+            return _header(dcmread(path, stop_before_pixels=True, specific_tags=list(_IDENTITY)))
+    except Exception:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
+        return Header()
 
 
 def _read(file: BinaryIO) -> tuple[Dataset, Header] | Refusal:

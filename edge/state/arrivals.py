@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from datetime import datetime
 
@@ -94,3 +95,13 @@ def supply_age(connection: sqlite3.Connection, arrival_id: int, years: float, by
         (years, by, at.isoformat(), arrival_id),
     )
     audit.append(connection, audit.Event.AGE_SUPPLIED, by, at, arrival_id, years=years)
+
+
+def hasten(connection: sqlite3.Connection, arrival_id: int, urgency: Urgency) -> bool:
+    """Make a film as urgent as its order, inside the caller's transaction; never less. Says whether that changed it."""
+    below = list(Urgency)[list(Urgency).index(urgency) + 1 :]
+    changed = connection.execute(
+        "UPDATE arrival SET urgency = ? WHERE id = ? AND urgency IN (SELECT value FROM json_each(?))",
+        (urgency, arrival_id, json.dumps(below)),
+    )
+    return changed.rowcount == 1

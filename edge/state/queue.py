@@ -73,6 +73,23 @@ def claim(connection: sqlite3.Connection, at: datetime, seconds: float) -> Job |
     return None if row is None else Job(**row)
 
 
+def hasten(connection: sqlite3.Connection, arrival_id: int, urgency: Urgency) -> None:
+    """Put a film's assessment forward inside the caller's transaction, never back; one that failed stays behind the others."""
+    connection.execute(
+        "UPDATE job SET priority = MIN(priority, ?)"
+        " WHERE arrival_id = ? AND kind = 'assess' AND state = 'ready' AND attempts = 0",
+        (_PRIORITY[urgency], arrival_id),
+    )
+
+
+def next_run(connection: sqlite3.Connection, arrival_id: int) -> int:
+    """The number of the assessment that would be this film's next."""
+    row = connection.execute(
+        "SELECT COALESCE(MAX(run), 0) + 1 FROM job WHERE arrival_id = ? AND kind = 'assess'", (arrival_id,)
+    ).fetchone()
+    return int(row[0])
+
+
 def finish(connection: sqlite3.Connection, job: Job) -> bool:
     """End a job inside the caller's transaction; False when its lease was lost, and then nothing may be committed."""
     return _end(connection, job, "done", "")

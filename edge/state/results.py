@@ -39,6 +39,10 @@ UPDATE job SET state = 'ready' WHERE kind = 'render' AND state = 'done';
 """
 """Pictures became neutral ones with a preview; those made before are made again."""
 
+PATIENTS = """
+CREATE INDEX result_of_patient ON result (header ->> '$.PatientID');
+"""
+
 
 def add(
     connection: sqlite3.Connection,
@@ -111,7 +115,7 @@ _FILMS = f"""
 SELECT {arrivals.COLUMNS}, COALESCE(result.run, 0) AS run,
     result.header, result.decision, result.milliseconds, result.saliency, result.decided_at,
     rendition.sha256 AS rendition, rendition.preview,
-    rendition.display, COALESCE(job.last_error, '') AS failed, job.state AS job_state
+    rendition.display, COALESCE(job.last_error, '') AS failed, COALESCE(job.run > result.run, 0) AS again
 FROM arrival
 LEFT JOIN result ON result.arrival_id = arrival.id
     AND result.run = {_LATEST}
@@ -141,6 +145,36 @@ def film(connection: sqlite3.Connection, arrival_id: int, run: int | None = None
     return replace(found, supplied_age=None) if unknown else found
 
 
+def of_patient(connection: sqlite3.Connection, header: Header) -> Iterator[Film]:
+    """The films under this patient ID of this issuer, in order of arrival; none for a film without an ID.
+
+    Whether they are of the same person is for `edge.stages.match` to say: an ID alone may be mistyped.
+    """
+    if not header.PatientID:
+        return iter(())
+    chosen = " WHERE result.header ->> '$.PatientID' = ? AND result.header ->> '$.IssuerOfPatientID' = ?"
+    rows = connection.execute(_FILMS + chosen + " ORDER BY arrival.id", (header.PatientID, header.IssuerOfPatientID))
+    return map(_film, rows)
+
+
+def headers(connection: sqlite3.Connection, since: datetime) -> dict[int, Header]:
+    """By film, what those say of themselves that came since then and have an outcome."""
+    rows = connection.execute(
+        "SELECT arrival_id, header FROM result JOIN arrival ON arrival.id = arrival_id WHERE received_at >= ?"
+        " AND run = (SELECT MAX(run) FROM result AS other WHERE other.arrival_id = result.arrival_id)",
+        (since.isoformat(),),
+    )
+    return {row["arrival_id"]: msgspec.json.decode(row["header"], type=Header) for row in rows}
+
+
+def unassessed(connection: sqlite3.Connection) -> dict[int, Sha256]:
+    """By film, the content of those that have no outcome yet."""
+    rows = connection.execute(
+        "SELECT id, sha256 FROM arrival WHERE NOT EXISTS (SELECT 1 FROM result WHERE arrival_id = arrival.id)"
+    )
+    return {row["id"]: Sha256(row["sha256"]) for row in rows}
+
+
 def same_instance(connection: sqlite3.Connection, arrival: Arrival) -> list[int]:
     """The other films with the same SOP Instance UID and different bytes: a conflict that a person settles."""
     rows = connection.execute(
@@ -160,6 +194,7 @@ def _film(row: sqlite3.Row) -> Film:
         decided_at=datetime.fromisoformat(row["decided_at"]) if decided else None,
         milliseconds=msgspec.json.decode(row["milliseconds"], type=dict[str, float]) if decided else {},
         supplied_age=row["supplied_age"],
+        again=bool(row["again"]),
         rendition=row["rendition"],
         preview=row["preview"],
         display=None if row["display"] is None else msgspec.json.decode(row["display"], type=Display),

@@ -19,6 +19,7 @@ from edge.state import (
     audit,
     forwarding,
     notices,
+    orders,
     outbox,
     queue,
     reads,
@@ -35,6 +36,7 @@ MIGRATIONS: tuple[str, ...] = (
     outbox.TABLE,
     audit.BY_ACTOR + forwarding.TABLE + settled.TABLE,
     accounts.OWN_PIN + sessions.TABLE + tries.TABLE + setup_code.TABLE,
+    orders.TABLE + results.PATIENTS,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 
