@@ -32,6 +32,7 @@ from web import (
     pictures,
     ranking,
     reads,
+    register,
     server,
     signing,
     staff,
@@ -67,7 +68,7 @@ SENTENCES = {
     500: N_("Something went wrong on this box. The films are safe; tell the technician if it happens again."),
 }
 
-MODULES = (worklist, film, pictures, reads, handoff, alerts, status, choice, signing, first, staff)
+MODULES = (worklist, film, pictures, reads, handoff, alerts, status, choice, register, signing, first, staff)
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
 

@@ -40,7 +40,7 @@ def sections(number: int) -> str:
 def supply_age(number: int) -> tuple[str, int] | flask.typing.ResponseReturnValue:
     """Take a missing age from the person who is signed in and have the film assessed again; a second tap changes nothing."""
     years, name = request.form.get("years", ""), people.who().name
-    age = _years(years)
+    age = age_of(years)
     if age is None:
         errors = {"years": _("Give the age in years, from 0 to 120. For a baby of 3 months write 0.25.")}
         typed = {"errors": errors, "years": years[:20]}
@@ -88,7 +88,8 @@ def _moment(film: Film) -> tuple[date, str, int]:
     return film.header.StudyDate or film.arrival.received_at.date(), film.header.StudyTime, film.arrival.id
 
 
-def _years(text: str) -> float | None:
+def age_of(text: str) -> float | None:
+    """The age that a person typed, in years; None where it is none."""
     if not re.fullmatch(r"\s*\d{1,3}([.,٫]\d{1,3})?\s*", text):
         return None
     years = float(text.replace(",", ".").replace("٫", "."))
