@@ -146,6 +146,9 @@ def message(record: Record, header: Header | None, station: Station) -> bytes:
     ET.SubElement(source, "AuditSourceTypeCode", {"csd-code": "4"})
     if record.arrival_id is not None:
         _film(root, record.arrival_id, header or Header())
+    elif kind.family is Family.ORDER_RECORD:  # before there is a film
+        patient = str(record.detail.get("patient", ""))
+        _object(root, patient, "1", "1", ("2", "RFC-3881", "Patient Number"), "")
     _ledger(root, record, kind)
     return str(ET.tostring(root, encoding="unicode")).encode()
 

@@ -62,6 +62,7 @@ def register() -> flask.typing.ResponseReturnValue:
                 order.made_by,
                 at,
                 order=order.id,
+                patient=order.PatientID,
                 accession=order.AccessionNumber,
                 urgency=order.urgency,
             )
@@ -82,7 +83,8 @@ def withdraw(number: int) -> flask.typing.ResponseReturnValue:
         if order.source != "tablet":
             abort(404)
         if orders.withdraw(store, number, now()):
-            audit.append(store, Event.ORDER_WITHDRAWN, people.who().name, now(), order=number)
+            by, patient = people.who().name, order.PatientID
+            audit.append(store, Event.ORDER_WITHDRAWN, by, now(), order=number, patient=patient)
     return flask.redirect(url_for("register.page"), 303)
 
 
