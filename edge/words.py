@@ -127,5 +127,5 @@ PRELIMINARY = "Preliminary: a person decides."
 
 AI_STOPPED = "The AI is stopped: `outpost check` says why. Films are still accepted."
 
-SENTENCES = (PRELIMINARY, AI_STOPPED)
+SENTENCES = (PRELIMINARY, AI_STOPPED, *(text for pair in BREAKS.values() for text in pair))
 """What else the box says; all of it is translated where it is shown."""

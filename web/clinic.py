@@ -26,6 +26,7 @@ from web import (
     handoff,
     here,
     languages,
+    ledger,
     limits,
     people,
     phrases,
@@ -68,7 +69,7 @@ SENTENCES = {
     500: N_("Something went wrong on this box. The films are safe; tell the technician if it happens again."),
 }
 
-MODULES = (worklist, film, pictures, reads, handoff, alerts, status, choice, register, signing, first, staff)
+MODULES = (worklist, film, pictures, reads, handoff, ledger, alerts, status, choice, register, signing, first, staff)
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
 

@@ -12,7 +12,7 @@ from edge.records import Film
 from edge.stages import match
 from edge.state import acceptances, arrivals, queue, results
 from edge.state.store import now, transaction
-from web import here, people, ranking, reads
+from web import here, ledger, people, ranking, reads
 from web.languages import gettext as _
 
 PICTURE_PATIENCE = timedelta(seconds=60)
@@ -25,14 +25,18 @@ pages = Blueprint("film", __name__)
 @people.may(*people.CARERS)
 def page(number: int) -> str:
     """A film with everything known of it."""
-    return render_template("film.html", **_shown(here.film_or_404(number)))
+    film = here.film_or_404(number)
+    ledger.look(number)
+    return render_template("film.html", **_shown(film))
 
 
 @pages.get("/films/<int:number>/sections")
 @people.may(*people.CARERS, part=True)
 def sections(number: int) -> str:
     """The film page's sections, for a page that waits for some of them."""
-    return render_template("sections.html", **_shown(here.film_or_404(number)))
+    film = here.film_or_404(number)
+    ledger.look(number)
+    return render_template("sections.html", **_shown(film))
 
 
 @pages.post("/films/<int:number>/age")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flask import Blueprint, Response, abort, request
 
 from edge.records import Sha256
-from web import here, people, reads
+from web import here, ledger, people, reads
 
 pages = Blueprint("pictures", __name__)
 
@@ -17,14 +17,18 @@ pages = Blueprint("pictures", __name__)
 @people.may(*people.CARERS, part=True)
 def film(number: int) -> Response:
     """The film at its full depth: 16-bit gray, neutral, for the page to put a window on."""
-    return _object(here.film_or_404(number).rendition)
+    picture = here.film_or_404(number).rendition
+    ledger.look(number)
+    return _object(picture)
 
 
 @pages.get("/films/<int:number>/preview.png")
 @people.may(*people.CARERS, part=True)
 def preview(number: int) -> Response:
     """The film small and in its own window."""
-    return _object(here.film_or_404(number).preview)
+    picture = here.film_or_404(number).preview
+    ledger.look(number)
+    return _object(picture)
 
 
 @pages.get("/films/<int:number>/map.png")

@@ -11,12 +11,12 @@ from pathlib import Path
 import flask
 from flask import Blueprint, render_template
 
-from edge import health, words
+from edge import health, syslog, words
 from edge.health import Level, Reading
 from edge.records import Trouble, Way
-from edge.state import acceptances, notices, outbox, queue
+from edge.state import acceptances, audit, forwarding, notices, outbox, queue
 from edge.state.store import now
-from web import alerts, here, limits, people, phrases, ranking
+from web import alerts, here, ledger, limits, people, phrases, ranking
 from web.languages import N_, ngettext
 from web.languages import gettext as _
 
@@ -65,6 +65,7 @@ def _lines() -> list[Line]:
         _assessing(),
         _alert(),
         *map(_way, outbox.ways(store, config)),
+        _ledger(),
         *map(
             _reading,
             (
@@ -152,6 +153,34 @@ def _way(way: Way) -> Line:
     level = Level.GOOD if trouble is None else Level.LOOK if trouble in _OF_ITSELF else Level.ACT
     title = _("Results to %(name)s") % {"name": way.sink}
     return Line("way", title, level, " ".join(told), _(action), way.detail if trouble is not None else "")
+
+
+def _ledger() -> Line:
+    """Whether the ledger is whole, and how it stands with the audit record repository."""
+    store, settings, title = here.store(), here.config().audit, _("Ledger")
+    number, _hash = audit.head(store)
+    if (broken := ledger.recent()) is not None:
+        sentence = _("The ledger is broken at record %(number)s.") % {"number": phrases.number(broken.id)}
+        action = _("Leave the box as it is and tell the technician.")
+        return Line("ledger", title, Level.ACT, f"{sentence} {_(words.BREAKS[broken.why][0])}", action)
+    held = ngettext("It has %(count)s record.", "It has %(count)s records.", number) % {"count": phrases.number(number)}
+    if not settings.host:
+        return Line("ledger", title, Level.GOOD, held, _("Nothing to do."))
+    stood = forwarding.standing(store, syslog.repository(settings))
+    if stood.trouble is None:
+        left = max(0, number - stood.id)
+        sentence = ngettext(
+            "The audit record repository lacks %(count)s of them.",
+            "The audit record repository lacks %(count)s of them.",
+            left,
+        ) % {"count": phrases.number(left)}
+        return Line("ledger", title, Level.GOOD, f"{held} {sentence}", _("Nothing to do."))
+    sentence, action = words.TROUBLES[stood.trouble]
+    told = [_("The audit record repository does not take the records; they are kept here."), _(sentence)]
+    if stood.due_at is not None:
+        told.append(_("The next attempt is at %(moment)s.") % {"moment": phrases.clock(max(stood.due_at, now()))})
+    level = Level.LOOK if stood.trouble in _OF_ITSELF else Level.ACT
+    return Line("ledger", title, level, " ".join(told), _(action), stood.detail)
 
 
 def _alert() -> Line:
