@@ -17,6 +17,7 @@ from edge import words
 from edge.config import Config
 from edge.errors import OutpostError
 from edge.state.objects import Objects
+from edge.state.store import now
 from edge.vocabulary import IMPRESSIONS, OVERRIDES
 from web import (
     alerts,
@@ -38,6 +39,7 @@ from web import (
     signing,
     staff,
     status,
+    tablet,
     worklist,
 )
 from web.languages import N_, translated
@@ -69,7 +71,7 @@ SENTENCES = {
     500: N_("Something went wrong on this box. The films are safe; tell the technician if it happens again."),
 }
 
-MODULES = (worklist, film, pictures, reads, handoff, ledger, alerts, status, choice, register, signing, first, staff)
+MODULES = (worklist, film, pictures, reads, handoff, ledger, alerts, status, choice, register, signing, first, staff, tablet)
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
 
@@ -96,6 +98,7 @@ def create(config: Config) -> Flask:
         limits=limits.sentences,
         hides=reads.hides,
         key=reads.key,
+        moment=now,
         leading=ranking.leading,
         notices=here.current_notices,
         SHOWN=ranking.SHOWN,
