@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, g, render_template, request, url_for
 
-from web import languages, people
+from web import here, languages, people
 from web.languages import gettext as _
 
 STATIC = Path(__file__).parent / "static"
@@ -71,7 +71,7 @@ def worker() -> Response:
     known = {
         "VERSION": version(),
         "STATIC": [url_for("static", filename=name) for name in files()],
-        "LOCK_MS": int(lock_seconds() * 1000),
+        "LOCK_MS": int(here.config().people.lock_minutes * 60_000),
     }
     head = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
     return Response(head + (STATIC / "worker.js").read_text(encoding="utf-8"), mimetype="text/javascript")
@@ -82,11 +82,6 @@ def worker() -> Response:
 def away() -> str:
     """What a tablet shows while the box does not answer and it has nothing else to show."""
     return render_template("away.html")
-
-
-def lock_seconds() -> float:
-    """How long a tablet that nobody touches shows what it has kept."""
-    return 300.0
 
 
 @pages.after_app_request

@@ -15,8 +15,7 @@ from edge.state.store import open_store
 from tests.box import free_port
 from tests.browser.test_clinic import browser, film  # noqa: F401  a fixture
 from tests.browser.test_trust import tablet, trusting
-from tests.people import sign_in
-from web import clinic
+from tests.people import cookies
 from web.serve import pages
 
 pytestmark = [pytest.mark.browser, pytest.mark.peer]
@@ -44,8 +43,7 @@ class Restartable:
 
 
 @pytest.fixture
-def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr("web.clinic.os.urandom", lambda count: b"x" * count)
+def box(tmp_path: Path) -> Iterator[Any]:
     made = Restartable(tmp_path)
     with closing(open_store(Path(made.config.state))) as store:
         made.films = [
@@ -71,11 +69,8 @@ def page(browser: Any, box: Any, tmp_path: Path) -> Iterator[Any]:  # noqa: F811
 
 
 def person(page: Any, box: Any, name: str) -> None:
-    client = clinic.create(box.config).test_client()
-    sign_in(client, Path(box.config.state), name)
-    page.context.add_cookies(
-        [{"name": one.key, "value": one.value, "url": box.url} for one in client._cookies.values()]  # type: ignore[attr-defined]
-    )
+    held = cookies(Path(box.config.state), name)
+    page.context.add_cookies([{"name": key, "value": value, "url": box.url} for key, value in held.items()])
 
 
 def test_the_pages_are_an_app(page: Any, box: Any) -> None:
@@ -127,15 +122,15 @@ def test_only_the_film_that_is_open_is_kept(page: Any, box: Any) -> None:
     page.wait_for_function(f"{KEPT}.then(kept => !kept.some(path => path.startsWith('/films/')))")
 
 
-@pytest.mark.parametrize("then", ["nobody", "another"])
-def test_nothing_is_kept_of_anybody_else(page: Any, box: Any, then: str) -> None:
-    page.context.clear_cookies()
-    if then == "another":
+@pytest.mark.parametrize("how", ["sign-out", "lock", "another"])
+def test_nothing_is_kept_of_anybody_else(page: Any, box: Any, how: str) -> None:
+    if how == "another":
         person(page, box, "Brahim")
         page.goto(f"{box.url}/status")
         page.wait_for_function(f"{KEPT}.then(kept => kept.length === 1)")  # who it is, and nothing else
     else:
-        page.goto(f"{box.url}/status")
+        page.click({"sign-out": "[formaction='/sign-out']", "lock": "form[action='/lock'] button >> nth=0"}[how])
+        page.wait_for_url(lambda url: "/sign-in" in url)
         page.wait_for_function(f"{KEPT}.then(kept => kept.length === 0)")
     box.stop()
     page.goto(box.url)

@@ -73,7 +73,9 @@ def test_an_answer_says_for_whom_it_is(box: Box) -> None:
     sign_in(box.client, Path(box.config.state), "Brahim")
     assert whose() not in (None, amina)
     assert whose("/static/style.css") is None
-    box.client.delete_cookie("session")
+    box.client.post("/lock", headers=OWN)
+    assert whose("/away") is None and whose("/worklist") is None
+    box.client.delete_cookie("signed_in")
     assert whose("/away") is None
 
 
