@@ -71,7 +71,22 @@ SENTENCES = {
     500: N_("Something went wrong on this box. The films are safe; tell the technician if it happens again."),
 }
 
-MODULES = (worklist, film, pictures, reads, handoff, ledger, alerts, status, choice, register, signing, first, staff, tablet)
+MODULES = (
+    worklist,
+    film,
+    pictures,
+    reads,
+    handoff,
+    ledger,
+    alerts,
+    status,
+    choice,
+    register,
+    signing,
+    first,
+    staff,
+    tablet,
+)
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
 
