@@ -142,7 +142,21 @@ def film(header: Header, decision: Decision, saliency: bytes | None = None, run:
     """A film on a box, with its outcome."""
     arrival = Arrival(1, header.SOPInstanceUID, Sha256("5f" * 32), "XRAY", NOON, Urgency.ROUTINE, False)
     at = NOON + timedelta(minutes=1)
-    return Film(arrival, run, header, decision, at, {}, None, None, None, None, saliency, "")
+    return Film(
+        arrival=arrival,
+        run=run,
+        header=header,
+        decision=decision,
+        decided_at=at,
+        milliseconds={},
+        supplied_age=None,
+        again=False,
+        rendition=None,
+        preview=None,
+        display=None,
+        saliency=saliency,
+        failed="",
+    )
 
 
 @st.composite
