@@ -133,7 +133,7 @@ def weak_sentence() -> str:
 
 
 def _page(wrong: str = "", typed: str = "", back: str = "") -> str:
-    other, friends = "other" in request.args, people.known()
+    other, friends = "other" in request.args or "typed" in request.form, people.known()
     locked = None if other or "switch" in request.args else g.locked
     return render_template(
         "signin.html",
