@@ -25,6 +25,7 @@ COMMANDS = {
     "check": "edge.check:check",
     "models": "edge.commands:models",
     "audit": "edge.ledger:commands",
+    "commission": "edge.commission:commission",
     "bench": "edge.bench:bench",
 }
 

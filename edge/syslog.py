@@ -118,9 +118,7 @@ def _close(secure: ssl.SSLSocket) -> None:
         secure.unwrap()
     except ssl.SSLEOFError:
         pass  # it closes without saying so (GnuTLS as a server)
-    except TimeoutError:
-        raise
-    except OSError as error:  # without a number it is the same, as older OpenSSL says it
+    except OSError as error:
         if error.errno:
             raise
 

@@ -22,15 +22,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge import memory, ordering
+from edge import acceptance, memory, ordering, passport
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
 from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition
 from edge.stages import decide, decode, gate, header, match
-from edge.state import acceptances, arrivals, audit, notices, orders, outbox, queue, results
+from edge.state import acceptances, arrivals, audit, notices, orders, outbox, queue, results, scores
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
-from models.bundle import SHIPPED, Bundle, Mismatch
+from models.bundle import Bundle, Mismatch
 from models.bundle import load as load_bundle
 from models.model import Model, Probability
 
@@ -47,8 +47,12 @@ class Reader:
     def __init__(self, bundle: Bundle, operating_point: str | None, threads: int) -> None:
         self.model = Model(bundle, threads)
         self.name = f"{bundle.manifest.id} {bundle.manifest.version}"
-        self.operating_point = operating_point or bundle.manifest.default_operating_point
-        self.device_uid = device_uid(self.model.device_digest(self.operating_point))
+        self.devices = passport.operating_points(bundle)
+        """The operating points that this site can accept, each with its UID."""
+        self.operating_point = (
+            operating_point if operating_point in self.devices else bundle.manifest.default_operating_point
+        )
+        self.device_uid = passport.device_uid(bundle, self.operating_point)
         self._points = {finding.key: finding.operating_points for finding in bundle.manifest.findings}
 
     def finding(self, probability: Probability) -> Finding:
@@ -68,17 +72,12 @@ class Reader:
         )
 
 
-def device_uid(digest: str) -> str:
-    """A UID for one model, calibration and operating point (PS3.5 B.2: `2.25.` and a 128-bit number)."""
-    return f"2.25.{int(digest[:32], 16)}"
-
-
 def open_reader(config: Config, operating_point: str | None = None) -> Reader:
     """Load and self-test the configured model.
 
     Raises `Tampered` when it is not what its manifest says or does not compute what it shall on this very device.
     """
-    path = Path(config.worker.bundle) if config.worker.bundle else SHIPPED
+    path = passport.folder(config)
     try:
         reader = Reader(load_bundle(path), operating_point, config.worker.threads)
         reader.model.self_test()
@@ -133,9 +132,8 @@ def assess(path: Path, reader: Reader, supplied_age: float | None = None, order:
     findings = [reader.finding(probability) for probability in model.calibrate(scores, domain)]
     decision = decide.decide(findings, reader.name, reader.device_uid)
     # the map is of the finding that the outcome comes from: the one furthest along its own thresholds
-    leading = max(
-        findings, key=lambda one: (one.probability >= one.immediate, one.probability >= one.soon, one.probability)
-    )
+    leading = decide.leading(findings)
+    assert leading is not None
     saliency = _map_png(model.saliency(scores, leading.finding))
     lap("decide")
     return Assessment(said, decision, saliency, lap.milliseconds)
@@ -176,6 +174,8 @@ class Worker:
         try:
             if job.kind == "render":
                 self._render(job)
+            elif job.kind == "score":
+                self._score(job)
             else:
                 self._assess(job)
         except (MemoryError, OSError, RuntimeError, ValueError, sqlite3.Error) as error:
@@ -213,11 +213,22 @@ class Worker:
             if queue.finish(self.store, job):
                 results.add_rendition(self.store, job.arrival_id, rendition, preview, film.display)
 
+    def _score(self, job: Job) -> None:
+        """What this model says of a film that was read here; its result stays what its reader was shown."""
+        row = arrivals.get(self.store, job.arrival_id)
+        said = assess(self.objects.path(arrivals.read(row).sha256), self.reader, row["supplied_age"])
+        with transaction(self.store):
+            if queue.finish(self.store, job):
+                scores.add(self.store, job.arrival_id, said.decision, now())
+
     def _bury(self, job: Job) -> None:
         """Give a job up; an assessment ends as *could not assess*, with the patient's name if the header can be read."""
-        if job.kind == "render":
+        refusal = Refusal(Reason.PROCESSING_FAILED, f"given up after {queue.ATTEMPTS} attempts")
+        decision = decide.refuse(refusal, self.reader.name, self.reader.device_uid)
+        if job.kind != "assess":
             with transaction(self.store):
-                queue.bury(self.store, job, "could not be rendered")
+                if queue.bury(self.store, job, refusal.detail) and job.kind == "score":
+                    scores.add(self.store, job.arrival_id, decision, now())
             return
         said = Header()
         if (
@@ -226,8 +237,6 @@ class Worker:
             row = arrivals.get(self.store, job.arrival_id)
             parsed = header.read(self.objects.path(arrivals.read(row).sha256))
             said = Header() if isinstance(parsed, Refusal) else parsed[1]
-        refusal = Refusal(Reason.PROCESSING_FAILED, f"given up after {queue.ATTEMPTS} attempts")
-        decision = decide.refuse(refusal, self.reader.name, self.reader.device_uid)
         with transaction(self.store):
             if queue.bury(self.store, job, refusal.detail):
                 self._record(job, Assessment(said, decision, None, {}))
@@ -242,8 +251,29 @@ class Worker:
         if assessment.header.from_order:
             detail["from_order"] = assessment.header.from_order
         audit.append(self.store, audit.Event.ASSESSED, "worker", at, job.arrival_id, **detail)
-        outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
-        ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
+        if arrivals.read(arrivals.get(self.store, job.arrival_id)).source != arrivals.FOR_ACCEPTANCE:
+            outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
+            ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
+
+    def follow(self) -> None:
+        """Take the operating point that this site has accepted last, and try a model that is new here on the films read here."""
+        point = acceptances.operating_point(self.store)
+        if point in self.reader.devices and point != self.reader.operating_point:
+            self.reader = open_reader(self.config, point)
+        with transaction(self.store):
+            changed = audit.latest(self.store, audit.Event.MODEL_CHANGED)
+            if changed is not None and changed.detail["device_uid"] == self.reader.device_uid:
+                return
+            acceptance.ask_again(self.store, list(self.reader.devices.values()), now())
+            audit.append(
+                self.store,
+                audit.Event.MODEL_CHANGED,
+                "worker",
+                now(),
+                model=self.reader.name,
+                operating_point=self.reader.operating_point,
+                device_uid=self.reader.device_uid,
+            )
 
 
 def _has_picture(decision: Decision) -> bool:
@@ -291,17 +321,7 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
             raise
         with transaction(store):
             notices.clear(store, "worker")
-            changed = audit.latest(store, audit.Event.MODEL_CHANGED)
-            if changed is None or changed.detail["device_uid"] != worker.reader.device_uid:
-                audit.append(
-                    store,
-                    audit.Event.MODEL_CHANGED,
-                    "worker",
-                    now(),
-                    model=worker.reader.name,
-                    operating_point=worker.reader.operating_point,
-                    device_uid=worker.reader.device_uid,
-                )
+        worker.follow()
         ready()
         parent, seen, idle = os.getppid(), -1, False
         while not stop.is_set() and os.getppid() == parent:
@@ -321,6 +341,7 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
                 )
             else:
                 seen = at
+                worker.follow()
 
 
 def limit_memory(mebibytes: int) -> None:

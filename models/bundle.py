@@ -93,6 +93,10 @@ class Bundle:
     digest: str
     """SHA-256 of the manifest, and so of everything in the bundle."""
 
+    def device_digest(self, operating_point: str) -> str:
+        """SHA-256 over model, calibration and operating point (all three are in the manifest, or hashed by it)."""
+        return hashlib.sha256(f"{self.digest} {operating_point}".encode()).hexdigest()
+
 
 SHIPPED = Path(__file__).parent / "zoo" / "cxr-lite0"
 """The bundle that comes with Outpost."""

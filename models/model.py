@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -116,10 +115,6 @@ class Model:
         positive: Array = np.maximum(scores.maps[output], 0)
         top = float(positive.max())
         return positive / np.float32(top) if top > 0 else positive
-
-    def device_digest(self, operating_point: str) -> str:
-        """SHA-256 over model, calibration and operating point (all three are in the manifest, or hashed by it)."""
-        return hashlib.sha256(f"{self.bundle.digest} {operating_point}".encode()).hexdigest()
 
     def self_test(self) -> None:
         """Compare this device's outputs for synthesized films with the golden ones. Raises `Mismatch`."""

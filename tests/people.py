@@ -5,16 +5,15 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from argon2 import PasswordHasher
 from flask.testing import FlaskClient
 
+from edge import pins
 from edge.records import Role
 from edge.state import accounts, sessions
 from edge.state.store import now, open_store, transaction
 
 PIN = "482615"
-SECRET = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PIN)
-"""Its hash, cheap: it protects nobody."""
+SECRET = pins.HASHER.hash(PIN)
 TABLET = "the tablet under test"
 
 

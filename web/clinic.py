@@ -17,11 +17,11 @@ from edge import words
 from edge.config import Config
 from edge.errors import OutpostError
 from edge.state.objects import Objects
-from edge.state.store import now
 from edge.vocabulary import IMPRESSIONS, OVERRIDES
 from web import (
     alerts,
     choice,
+    commission,
     film,
     first,
     handoff,
@@ -39,7 +39,6 @@ from web import (
     signing,
     staff,
     status,
-    tablet,
     worklist,
 )
 from web.languages import N_, translated
@@ -85,7 +84,7 @@ MODULES = (
     signing,
     first,
     staff,
-    tablet,
+    commission,
 )
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
@@ -97,7 +96,7 @@ def create(config: Config) -> Flask:
     languages.speak(app)
     app.extensions["outpost"] = config
     app.extensions["objects"] = Objects(Path(config.state))
-    for phrase in phrases.FILTERS:
+    for phrase in (*phrases.FILTERS, commission.share):
         app.add_template_filter(phrase)
     app.jinja_env.globals.update(
         OUTCOMES=words.OUTCOMES,
@@ -113,7 +112,6 @@ def create(config: Config) -> Flask:
         limits=limits.sentences,
         hides=reads.hides,
         key=reads.key,
-        moment=now,
         leading=ranking.leading,
         notices=here.current_notices,
         SHOWN=ranking.SHOWN,

@@ -202,16 +202,8 @@ def _waiting(film: Film, accepted: str | None) -> Waiting:
 
 
 def leading(decision: Decision) -> Finding | None:
-    """The finding that gave the outcome; among those, and when none did, the most probable."""
-    return max(
-        decision.findings,
-        key=lambda finding: (
-            finding.probability >= finding.immediate,
-            finding.probability >= finding.soon,
-            finding.probability,
-        ),
-        default=None,
-    )
+    """The finding that gave the outcome."""
+    return decide.leading(decision.findings)
 
 
 def needs_age(film: Film) -> bool:

@@ -54,7 +54,7 @@ def sign_in() -> flask.typing.ResponseReturnValue:
     """Let a person in."""
     typed, back = request.form.get("name") or request.form.get("typed", ""), people.local(request.form.get("back", "/"))
     quiet = "quiet" in request.form
-    account, wrong = _checked(typed, request.form.get("pin", ""))
+    account, wrong = checked(typed, request.form.get("pin", ""))
     if account is None:
         return (
             (wrong, 422, {"Content-Type": "text/plain; charset=utf-8"}) if quiet else (_page(wrong, typed, back), 422)
@@ -105,7 +105,7 @@ def own_pin() -> flask.typing.ResponseReturnValue:
         return render_template("pin.html", back=back, errors={})
     errors, new = {}, request.form.get("new", "")
     if not account.one_time:
-        _again, wrong = _checked(account.name, request.form.get("pin", ""))
+        _again, wrong = checked(account.name, request.form.get("pin", ""))
         if wrong:
             errors["pin"] = wrong
     if pins.weak(new, account.name) or pins.fits(new, account.secret):
@@ -159,7 +159,7 @@ def person(name: str) -> str:
     return f"person {name}"
 
 
-def _checked(typed: str, pin: str) -> tuple[Account | None, str]:
+def checked(typed: str, pin: str) -> tuple[Account | None, str]:
     """The person of that name and PIN, or what to say. A try is counted before it is checked (`edge.state.tries`)."""
     account, mark = find(typed), people.tablet()
     name, friends = account.name if account else "", sessions.people_of(here.store(), mark)
@@ -169,8 +169,9 @@ def _checked(typed: str, pin: str) -> tuple[Account | None, str]:
         digest = hashlib.sha256(typed.casefold().encode("utf-8", "surrogatepass")).hexdigest()
         whom = f"{STRANGER}{digest}"
     with transaction(here.store()) as store:
-        left = timedelta(0) if friends else tries.begin(store, ELSEWHERE, now(), ELSEWHERE_FREE, ELSEWHERE_LONGEST)
-        left = left or tries.begin(store, whom, now())
+        left = tries.begin(store, whom, now())
+        if not left and not friends:
+            left = tries.begin(store, ELSEWHERE, now(), ELSEWHERE_FREE, ELSEWHERE_LONGEST)
     if left:
         return None, wait(left)
     right = pins.fits(pin, account.secret if account and account.active else pins.nobodys())

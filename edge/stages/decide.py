@@ -36,6 +36,15 @@ def decide(findings: Sequence[Finding], model: str, device_uid: str) -> Decision
     return Decision(outcome, tuple(findings), model, device_uid)
 
 
+def leading(findings: Iterable[Finding]) -> Finding | None:
+    """The finding that gives the outcome; among those, and when none does, the most probable."""
+    return max(
+        findings,
+        key=lambda one: (one.probability >= one.immediate, one.probability >= one.soon, one.probability),
+        default=None,
+    )
+
+
 def refuse(refusal: Refusal, model: str = "", device_uid: str = "") -> Decision:
     """The outcome of a film that was refused: *could not assess*, without findings."""
     return Decision(Outcome.COULD_NOT_ASSESS, (), model, device_uid, refusal)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+import msgspec
 
 from edge.state import audit
 
@@ -19,11 +23,21 @@ CREATE TABLE acceptance (
 """
 
 
-def sign(connection: sqlite3.Connection, device_uid: str, operating_point: str, by: str, at: datetime) -> None:
-    """Record that a person accepted this model, calibration and operating point here, inside the caller's transaction."""
+def sign(
+    connection: sqlite3.Connection,
+    device_uid: str,
+    operating_point: str,
+    by: str,
+    at: datetime,
+    passport: Mapping[str, Any] | None = None,
+) -> None:
+    """Record that a person accepted this model, calibration and operating point here, inside the caller's transaction.
+
+    `passport` is what was before them when they signed.
+    """
     connection.execute(
-        "INSERT INTO acceptance (device_uid, operating_point, signed_by, signed_at) VALUES (?, ?, ?, ?)",
-        (device_uid, operating_point, by, at.isoformat()),
+        "INSERT INTO acceptance (device_uid, operating_point, signed_by, signed_at, passport) VALUES (?, ?, ?, ?, ?)",
+        (device_uid, operating_point, by, at.isoformat(), msgspec.json.encode(passport or {}).decode()),
     )
     what = {"device_uid": device_uid, "operating_point": operating_point}
     audit.append(connection, audit.Event.ACCEPTED, by, at, None, **what)
@@ -37,6 +51,7 @@ class Acceptance:
     operating_point: str
     signed_by: str
     signed_at: datetime
+    passport: dict[str, Any]
 
 
 def latest(connection: sqlite3.Connection) -> Acceptance | None:
@@ -45,7 +60,11 @@ def latest(connection: sqlite3.Connection) -> Acceptance | None:
     if row is None:
         return None
     return Acceptance(
-        row["device_uid"], row["operating_point"], row["signed_by"], datetime.fromisoformat(row["signed_at"])
+        row["device_uid"],
+        row["operating_point"],
+        row["signed_by"],
+        datetime.fromisoformat(row["signed_at"]),
+        msgspec.json.decode(row["passport"]),
     )
 
 

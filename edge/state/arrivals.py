@@ -50,6 +50,18 @@ def add(
     return int(known["id"]), False
 
 
+FOR_ACCEPTANCE = "acceptance"
+"""The source of films that came with readings of elsewhere: they are assessed, and are on no list."""
+
+
+def of_instance(connection: sqlite3.Connection, sop_instance_uid: str) -> list[int]:
+    """The films with that SOP Instance UID; more than one where their content differs."""
+    rows = connection.execute(
+        "SELECT id FROM arrival WHERE sop_instance_uid = ? AND sop_instance_uid <> '' ORDER BY id", (sop_instance_uid,)
+    )
+    return [int(row["id"]) for row in rows]
+
+
 COLUMNS = """
     arrival.id, arrival.sop_instance_uid, arrival.sha256, arrival.source, arrival.received_at, arrival.urgency,
     arrival.supplied_age,

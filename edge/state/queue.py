@@ -38,6 +38,7 @@ UNRENDERED = """EXISTS (SELECT 1 FROM job WHERE job.arrival_id = delivery.arriva
 _PRIORITY = {Urgency.STAT: 0, Urgency.HIGH: 1, Urgency.ROUTINE: 2}
 _RENDER_PRIORITY = 3
 _RETRY_PRIORITY = 4
+_SCORE_PRIORITY = 5
 """A film that failed waits behind the others: it must not delay them."""
 
 
@@ -49,6 +50,16 @@ def add(connection: sqlite3.Connection, arrival_id: int, urgency: Urgency, at: d
 def add_render(connection: sqlite3.Connection, arrival_id: int, run: int, at: datetime) -> None:
     """Ask for the picture that people look at, inside the caller's transaction."""
     _add(connection, arrival_id, "render", run, _RENDER_PRIORITY, at)
+
+
+def add_score(connection: sqlite3.Connection, arrival_id: int, at: datetime) -> None:
+    """Ask for a second opinion on a film that was read, behind everything else, inside the caller's transaction."""
+    row = connection.execute(
+        "SELECT COUNT(*), COALESCE(SUM(state IN ('ready', 'leased')), 0) FROM job WHERE arrival_id = ? AND kind = 'score'",
+        (arrival_id,),
+    ).fetchone()
+    if not row[1]:
+        _add(connection, arrival_id, "score", row[0] + 1, _SCORE_PRIORITY, at)
 
 
 def _add(connection: sqlite3.Connection, arrival_id: int, kind: str, run: int, priority: int, at: datetime) -> None:

@@ -89,6 +89,16 @@ def impression(acts: list[Read], reader: str, run: int) -> Read | None:
     )
 
 
+def blind(connection: sqlite3.Connection, limit: int) -> list[Read]:
+    """By film, the first impression that anybody sealed before they were shown the AI's; the newest films, oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM read WHERE id IN (SELECT MIN(id) FROM read WHERE kind = 'impression' GROUP BY arrival_id"
+        " ORDER BY arrival_id DESC LIMIT ?) ORDER BY arrival_id",
+        (limit,),
+    )
+    return [_read(row) for row in rows]
+
+
 def of_reader(connection: sqlite3.Connection, reader: str) -> list[Read]:
     """Everything that one person said of films, oldest first."""
     return [_read(row) for row in connection.execute("SELECT * FROM read WHERE reader = ? ORDER BY id", (reader,))]

@@ -102,10 +102,11 @@ def newest_device(connection: sqlite3.Connection) -> str | None:
 def latest(connection: sqlite3.Connection, outcome: Outcome, device_uid: str) -> list[tuple[int, int]]:
     """The films whose latest outcome is this one, by this model, each with its run, oldest first."""
     rows = connection.execute(
-        "SELECT arrival_id, run FROM result WHERE outcome = ? AND decision ->> '$.device_uid' = ?"
+        "SELECT arrival_id, run FROM result JOIN arrival ON arrival.id = arrival_id"
+        " WHERE outcome = ? AND decision ->> '$.device_uid' = ? AND arrival.source <> ?"
         " AND run = (SELECT MAX(run) FROM result AS other WHERE other.arrival_id = result.arrival_id)"
         " ORDER BY arrival_id",
-        (outcome, device_uid),
+        (outcome, device_uid, arrivals.FOR_ACCEPTANCE),
     )
     return [(row["arrival_id"], row["run"]) for row in rows]
 
@@ -126,9 +127,13 @@ LEFT JOIN job ON job.arrival_id = arrival.id AND job.kind = 'assess'
 
 
 def films(connection: sqlite3.Connection, but: Collection[int] = ()) -> Iterator[Film]:
-    """Every film but those named, with its latest outcome, in order of arrival; people's order is `edge.stages.decide.rank`."""
-    chosen = " WHERE arrival.id NOT IN (SELECT value FROM json_each(?))"
-    return map(_film, connection.execute(_FILMS + chosen + " ORDER BY arrival.id", (_json(list(but)),)))
+    """Every film of a patient here but those named, with its latest outcome, in order of arrival.
+
+    People's order is `edge.stages.decide.rank`.
+    """
+    chosen = " WHERE arrival.id NOT IN (SELECT value FROM json_each(?)) AND arrival.source <> ?"
+    asked = (_json(list(but)), arrivals.FOR_ACCEPTANCE)
+    return map(_film, connection.execute(_FILMS + chosen + " ORDER BY arrival.id", asked))
 
 
 def film(connection: sqlite3.Connection, arrival_id: int, run: int | None = None) -> Film:

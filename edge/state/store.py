@@ -24,6 +24,7 @@ from edge.state import (
     queue,
     reads,
     results,
+    scores,
     sessions,
     settled,
     setup_code,
@@ -37,6 +38,7 @@ MIGRATIONS: tuple[str, ...] = (
     audit.BY_ACTOR + forwarding.TABLE + settled.TABLE,
     accounts.OWN_PIN + sessions.TABLE + tries.TABLE + setup_code.TABLE,
     orders.TABLE + results.PATIENTS,
+    scores.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

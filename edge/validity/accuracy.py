@@ -20,7 +20,7 @@ HALF_WIDTH = 0.10
 """An interval wider than ten points to either side decides nothing."""
 EXPECTED = 0.90
 """Taken for granted where no film tells yet."""
-MARGIN = 0.05
+MARGIN = 0.10
 """A new model may be this much worse than the old one and still replace it, as far as the films can tell."""
 
 RAISED = (Outcome.IMMEDIATE, Outcome.SOON)
