@@ -166,8 +166,8 @@ def worker(config: Config, patience: float = PATIENCE_SECONDS) -> Iterator[Worke
 
 @contextmanager
 def courier(config: Config) -> Iterator[None]:
-    """The courier process of a box, for the length of the block; a box without a way out has none."""
-    if not config.sinks and not config.audit.host:
+    """The courier process of a box, for the length of the block; a box that has nobody to talk to has none."""
+    if not (config.sinks or config.audit.host or config.ris.host):
         yield
         return
     process = CourierProcess(config)

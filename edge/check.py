@@ -148,7 +148,21 @@ def way_out(sink: Sink) -> str:
     raise Transient(f"{sink.name}: {sentence}{code} {action}")
 
 
-CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, people, model, ports, audit)
+def orders(config: Config) -> str:
+    """The RIS gives its orders now."""
+    if not config.ris.host:
+        return "no RIS in the settings: patients are registered on the tablet"
+    from edge.ris import ask
+
+    answer = ask(config, now())
+    if answer.trouble is None:
+        return f"{config.ris.ae_title} gives {len(answer.orders)}, from yesterday to tomorrow"
+    sentence, action = words.RIS[answer.trouble]
+    code = f" ({answer.detail})" if answer.detail else ""
+    raise Transient(f"{config.ris.ae_title}: {sentence}{code} {action}")
+
+
+CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, people, model, ports, audit, orders)
 
 
 @click.command()
@@ -157,7 +171,7 @@ CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, 
 )
 @click.pass_context
 def check(ctx: click.Context, setup_code: bool) -> None:
-    """Check settings, state, disk, clock, people, model, ports and ways out: what works, what does not, what to do."""
+    """Check settings, state, disk, clock, people, model, ports, RIS and ways out: what works, what does not, what to do."""
     config = config_of(ctx)
     if setup_code:
         click.echo(

@@ -122,7 +122,7 @@ def _serve(config: Config, sink: settings.Sink, desk: Desk, stop: threading.Even
 
 
 def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-    """Deliver what is due to every way out, and the ledger to its repository, until `stop` is set or the parent is gone."""
+    """Deliver results and the ledger, and ask the RIS, until `stop` is set or the parent process is gone."""
     open_store(Path(config.state)).close()
     desk = Desk(config)
     threads = [
@@ -131,6 +131,10 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
     ]
     if config.audit.host:
         threads.append(threading.Thread(target=syslog.run, args=(config, stop), name="ledger", daemon=True))
+    if config.ris.host:
+        from edge import ris
+
+        threads.append(threading.Thread(target=ris.run, args=(config, stop), name="ris", daemon=True))
     for thread in threads:
         thread.start()
     ready()

@@ -152,6 +152,7 @@ class Intake:
         tempfile.tempdir = str(self.objects.incoming)  # where pynetdicom streams data sets to
         _config.STORE_RECV_CHUNKED_DATASET = True
         _config.UNRESTRICTED_STORAGE_SERVICE = True
+        _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False  # patients are in no log
         logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # every oddity of every film is no news to an operator
         ae = AE(settings.ae_title)
         ae.maximum_pdu_size = 0  # no limit of ours: the sender chooses, and fewer, larger PDUs are twice as fast

@@ -37,9 +37,7 @@ def meet(store: sqlite3.Connection, arrival_id: int, said: Header, by: str, at: 
 
     The film becomes as urgent as was ordered, never less; one whose age nobody knew is assessed again if the order tells it.
     """
-    found = match.order_of(
-        said, orders.sharing(store, said.StudyInstanceUID, said.AccessionNumber, said.RequestedProcedureID, at)
-    )
+    found = _order_of(store, said, at)
     if found is None:
         return None
     news = orders.bind(store, arrival_id, found, at)
@@ -73,11 +71,20 @@ def meet(store: sqlite3.Connection, arrival_id: int, said: Header, by: str, at: 
 
 def meet_all(store: sqlite3.Connection, objects: Objects, by: str, at: datetime) -> int:
     """Give every film of late its order, once new or changed orders are known; says how many have one."""
+    if not orders.any_findable(store, at):
+        return 0
     said = results.headers(store, at - orders.LATE)
     for arrival_id, sha256 in results.unassessed(store).items():
         said[arrival_id] = header.identify(objects.path(sha256))
+    known = {arrival_id: film for arrival_id, film in said.items() if _order_of(store, film, at) is not None}
     with transaction(store):
-        return sum(meet(store, arrival_id, film, by, at) is not None for arrival_id, film in said.items())
+        return sum(meet(store, arrival_id, film, by, at) is not None for arrival_id, film in known.items())
+
+
+def _order_of(store: sqlite3.Connection, said: Header, at: datetime) -> Order | None:
+    return match.order_of(
+        said, orders.sharing(store, said.StudyInstanceUID, said.AccessionNumber, said.RequestedProcedureID, at)
+    )
 
 
 def identifiers(request: str) -> tuple[str, str]:

@@ -398,6 +398,8 @@ class Trouble(StrEnum):
     """The peer took the result with a warning (B000, PS3.4 B.2.3)."""
     NOT_MADE = "not_made"
     """This box could not make the result's documents."""
+    GARBLED = "garbled"
+    """The peer answers with what cannot be read."""
     NOT_CONFIGURED = "not_configured"
     """The way out is no longer in the settings, or cannot be used as it stands there."""
     INTERRUPTED = "interrupted"

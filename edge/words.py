@@ -93,6 +93,7 @@ TROUBLES: dict[Trouble, tuple[str, str]] = {
     Trouble.NOT_COMMITTED: ("It does not commit to keep results.", "Have its disk and its log checked."),
     Trouble.WARNED: ("It takes results with a warning.", "Have its log checked for why."),
     Trouble.NOT_MADE: ("This box could not make the result.", "Tell the technician: the box's log says why."),
+    Trouble.GARBLED: ("It answers with what cannot be read.", "Have it checked; the box tries again by itself."),
     Trouble.NOT_CONFIGURED: (
         "It is not, or not rightly, in the settings.",
         "Correct the settings; `outpost check` says what is wrong.",
@@ -122,6 +123,20 @@ BREAKS: dict[Breakage, tuple[str, str]] = {
         "Somebody added or exchanged records, or the box's key (ledger.key) is not the one it had.",
     ),
 }
+
+RIS: dict[Trouble, tuple[str, str]] = {
+    **TROUBLES,
+    Trouble.REJECTED: ("It refuses to give its orders.", "Have its log checked for why."),
+    Trouble.UNSUPPORTED: (
+        "It has no worklist to give.",
+        "Check in the settings (`ris`) whether this is the right system.",
+    ),
+    Trouble.GARBLED: (
+        "It answers with what cannot be read.",
+        "Have it checked; the orders that could be read are used.",
+    ),
+}
+"""The same troubles, of the system that orders come from."""
 
 PRELIMINARY = "Preliminary: a person decides."
 

@@ -14,7 +14,7 @@ from flask import Blueprint, render_template
 from edge import health, syslog, words
 from edge.health import Level, Reading
 from edge.records import Trouble, Way
-from edge.state import acceptances, audit, forwarding, notices, outbox, queue
+from edge.state import acceptances, audit, forwarding, notices, orders, outbox, queue
 from edge.state.store import now
 from web import alerts, here, ledger, limits, people, phrases, ranking
 from web.languages import N_, ngettext
@@ -66,6 +66,7 @@ def _lines() -> list[Line]:
         _alert(),
         *map(_way, outbox.ways(store, config)),
         _ledger(),
+        *_ris(),
         *map(
             _reading,
             (
@@ -181,6 +182,27 @@ def _ledger() -> Line:
         told.append(_("The next attempt is at %(moment)s.") % {"moment": phrases.clock(max(stood.due_at, now()))})
     level = Level.LOOK if stood.trouble in _OF_ITSELF else Level.ACT
     return Line("ledger", title, level, " ".join(told), _(action), stood.detail)
+
+
+def _ris() -> list[Line]:
+    """Where the orders come from, if not from this box."""
+    if not here.config().ris.host:
+        return []
+    title, asked = _("Orders from the RIS"), orders.asked(here.store())
+    if asked is None:
+        return [Line("ris", title, Level.UNKNOWN, _("It was not asked yet."), _("Nothing to do."))]
+    last = []
+    if asked.answered_at is not None:
+        last.append(
+            ngettext("At %(moment)s it named %(num)d order.", "At %(moment)s it named %(num)d orders.", asked.orders)
+            % {"num": asked.orders, "moment": phrases.clock(asked.answered_at)}
+        )
+    if asked.trouble is None:
+        return [Line("ris", title, Level.GOOD, " ".join(last), _("Nothing to do."))]
+    sentence, action = words.RIS[asked.trouble]
+    moment = {"moment": phrases.clock(max(asked.next_at, now()))}
+    told = [_(sentence), _("Films go on without it."), *last, _("The next attempt is at %(moment)s.") % moment]
+    return [Line("ris", title, Level.LOOK, " ".join(told), _(action), asked.detail)]
 
 
 def _alert() -> Line:

@@ -86,7 +86,7 @@ class Dicom:
         if self.settings.commitment:
             contexts[commitment.CLASS] = PLAIN
         reports = _Reports()
-        with self._associated(contexts, reports) as association:
+        with self.associated(contexts, reports) as association:
             if isinstance(association, Receipt):
                 return association
             found = list(self._store(association, objects))
@@ -101,14 +101,14 @@ class Dicom:
         wanted = {str(CLASSES[kind]): PLAIN for kind in self.settings.send}
         if self.settings.commitment:
             wanted[commitment.CLASS] = PLAIN
-        with self._associated({VERIFICATION: PLAIN, **wanted}, _Reports()) as association:
+        with self.associated({VERIFICATION: PLAIN, **wanted}) as association:
             if isinstance(association, Receipt):
                 return association
             taken = {str(context.abstract_syntax) for context in association.accepted_contexts}
             if VERIFICATION in taken:
                 began = time.monotonic()
                 if association.send_c_echo().get("Status") != 0x0000:
-                    return self._ended(began)
+                    return self.ended(began)
             refused = [kind for kind in self.settings.send if str(CLASSES[kind]) not in taken]
             if self.settings.send and len(refused) == len(self.settings.send):
                 return Receipt(Trouble.UNSUPPORTED, f"takes none of {', '.join(refused)}")
@@ -117,7 +117,9 @@ class Dicom:
             return Receipt(detail=f"does not take {', '.join(refused)}" if refused else "takes every kind it is sent")
 
     @contextmanager
-    def _associated(self, contexts: Mapping[str, Sequence[UID]], reports: _Reports) -> Iterator[Association | Receipt]:
+    def associated(
+        self, contexts: Mapping[str, Sequence[UID]], reports: _Reports | None = None
+    ) -> Iterator[Association | Receipt]:
         """An association for the length of the block, or why there is none."""
         settings = self.settings
         ae = AE(settings.calling_ae_title)
@@ -133,7 +135,7 @@ class Dicom:
                 settings.port,
                 ae_title=settings.ae_title,
                 tls_args=secure,
-                evt_handlers=[(evt.EVT_CONN_OPEN, wire.opened), (evt.EVT_N_EVENT_REPORT, reports.take)],
+                evt_handlers=[(evt.EVT_CONN_OPEN, wire.opened), (evt.EVT_N_EVENT_REPORT, (reports or _Reports()).take)],
             )
         except Misconfigured as error:
             yield Receipt(Trouble.NOT_CONFIGURED, str(error))
@@ -167,9 +169,9 @@ class Dicom:
             return Receipt(Trouble.BUSY if busy else Trouble.KEPT_OUT, detail)
         if association.rejected_contexts:
             return Receipt(Trouble.UNSUPPORTED, "accepts none of the presentation contexts")
-        return self._ended(began)
+        return self.ended(began)
 
-    def _ended(self, began: float) -> Receipt:
+    def ended(self, began: float) -> Receipt:
         """An answer did not come: for too long, or because the peer ended the association."""
         hangs = time.monotonic() - began >= self.settings.seconds
         return Receipt(Trouble.HANGS if hangs else Trouble.CLOSED)
@@ -189,7 +191,7 @@ class Dicom:
                 yield Answer(one.document, Trouble.UNSUPPORTED, "not taken in this encoding")
                 continue
             if status is None:
-                ended = self._ended(began)
+                ended = self.ended(began)
                 yield Answer(one.document, ended.trouble)
                 return
             trouble = answers.of_status(status)
@@ -215,7 +217,7 @@ class Dicom:
             answer = Dataset()
         status = answer.get("Status")
         if status is None:
-            return Receipt(self._ended(began).trouble, "asked for commitment", stored.taken)
+            return Receipt(self.ended(began).trouble, "asked for commitment", stored.taken)
         if status != 0x0000:
             return Receipt(Trouble.NOT_COMMITTED, f"{status:04X}", stored.taken)
         missing = reports.wait(delivery.transaction_uid)

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import msgspec
 
-from edge.records import Order
+from edge.records import Order, Trouble
 
 LISTED = timedelta(days=1)
 """How long a registered patient is on the list."""
@@ -49,6 +49,13 @@ CREATE TABLE ris (
     next_at TEXT NOT NULL
 ) STRICT;
 """
+
+SHARED = """
+CREATE INDEX order_of_study ON imaging_order (content ->> '$.StudyInstanceUID');
+CREATE INDEX order_of_accession ON imaging_order (content ->> '$.AccessionNumber');
+CREATE INDEX order_of_procedure ON imaging_order (content ->> '$.RequestedProcedureID');
+"""
+"""A hospital's RIS has hundreds of orders a day, and each film asks for its own."""
 
 _OWN = {"id", "source", "made_by", "made_at"}
 """What stands in columns of its own."""
@@ -167,7 +174,7 @@ def sharing(connection: sqlite3.Connection, study: str, accession: str, procedur
         f"SELECT * FROM imaging_order WHERE {_FINDABLE} AND (content ->> '$.StudyInstanceUID' = :study"
         " OR content ->> '$.AccessionNumber' = :accession OR content ->> '$.RequestedProcedureID' = :procedure)"
         " ORDER BY id",
-        {**_times(at), "study": study, "accession": accession, "procedure": procedure},
+        {**_times(at), "study": study or None, "accession": accession or None, "procedure": procedure or None},
     )
     return [_order(row) for row in rows]
 
@@ -175,13 +182,15 @@ def sharing(connection: sqlite3.Connection, study: str, accession: str, procedur
 def bind(connection: sqlite3.Connection, arrival_id: int, order: Order, at: datetime) -> bool:
     """Note that a film came of an order, inside the caller's transaction; says whether that is news."""
     known = of_film(connection, arrival_id)
+    if known is not None and known.id == order.id:
+        return False
     connection.execute(
         "INSERT INTO ordered_film (arrival_id, order_id, met_at) VALUES (?, ?, ?)"
         " ON CONFLICT (arrival_id) DO UPDATE SET order_id = excluded.order_id, met_at = excluded.met_at",
         (arrival_id, order.id, at.isoformat()),
     )
     _end(connection, order.id, Ended.ARRIVED, at)
-    return known is None or known.id != order.id
+    return True
 
 
 def of_film(connection: sqlite3.Connection, arrival_id: int) -> Order | None:
@@ -232,8 +241,8 @@ class Asked:
     """When it last answered properly."""
     orders: int
     """How many orders it named then."""
-    trouble: str | None
-    """Why it gave no, or no proper, answer; see `edge.ris.Trouble`."""
+    trouble: Trouble | None
+    """Why it gave no, or no proper, answer; an `edge.records.Trouble`."""
     detail: str
     """For the technician, in English; never a patient's data."""
     failures: int

@@ -39,6 +39,7 @@ MIGRATIONS: tuple[str, ...] = (
     accounts.OWN_PIN + sessions.TABLE + tries.TABLE + setup_code.TABLE,
     orders.TABLE + results.PATIENTS,
     scores.TABLE,
+    orders.SHARED,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

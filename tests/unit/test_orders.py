@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge import ordering
-from edge.config import Config, Intake
+from edge import ordering, words
+from edge.config import Config, Intake, Ris
 from edge.intake import Intake as Doors
 from edge.records import (
     Arrival,
@@ -25,6 +26,7 @@ from edge.records import (
     Reason,
     Refusal,
     Sha256,
+    Trouble,
     Urgency,
 )
 from edge.samples import film
@@ -34,7 +36,9 @@ from edge.state.objects import Objects
 from edge.state.store import now, transaction
 from edge.worker import Worker
 from models import phantom
+from tests.people import sign_in
 from tests.unit.test_web import OWN, Box
+from web import clinic
 
 ORDER = Order(
     id=0,
@@ -280,3 +284,28 @@ def test_hastening_never_lowers(box: Box) -> None:
         assert arrivals.hasten(box.store, number, Urgency.STAT)
         found: Arrival = arrivals.read(arrivals.get(box.store, number))
     assert found.urgency is Urgency.STAT
+
+
+@pytest.mark.parametrize("trouble", [None, *Trouble])
+def test_the_status_page_names_the_state_of_the_ris(tmp_path: Path, trouble: Trouble | None) -> None:
+    box = Box(tmp_path)
+    box.config = Config(state=box.config.state, ris=Ris(host="192.0.2.1"))
+    box.client = clinic.create(box.config).test_client()
+    sign_in(box.client, Path(box.config.state))
+    with closing(box.store):
+        assert "It was not asked yet." in box.text("/status")
+        at = now()
+        with transaction(box.store):
+            orders.note(box.store, orders.Asked(at, at, 12, trouble, "C001", int(trouble is not None), at))
+        page = box.text("/status")
+    assert "Orders from the RIS" in page and "it named 12 orders" in page
+    if trouble is None:
+        assert "Films go on" not in page
+    else:
+        sentence, action = words.RIS[trouble]
+        page = html.unescape(page)
+        assert sentence in page and action in page and "The next attempt is at" in page
+
+
+def test_without_a_ris_the_status_page_says_nothing_of_one(box: Box) -> None:
+    assert "Orders from the RIS" not in box.text("/status")
