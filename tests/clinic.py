@@ -141,6 +141,7 @@ def decide(
     )
     stages = {"header": 3.1, "decode": 41.2, "infer": 66.0}
     results.add(store, number, run, Assessment(header, decision, None if reason else heat(), stages), now())
+    store.execute("UPDATE job SET state = 'done' WHERE arrival_id = ?", (number,))
     picture, preview = pictures(number % 4)
     display = Display(((32768, 65535),), None, True)
     results.add_rendition(store, number, objects.put(picture).sha256, objects.put(preview).sha256, display)

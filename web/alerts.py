@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import flask
 from flask import Blueprint, Response, g, render_template, request, url_for
@@ -12,6 +12,11 @@ from edge.state import acceptances, alerts, audit, reads, results
 from edge.state.audit import Event
 from edge.state.store import now, transaction
 from web import here, people, worklist
+
+AT_ONCE = 3
+"""More alerts than this only hide the page."""
+
+TEST_EVERY = timedelta(hours=24)
 
 pages = Blueprint("alerts", __name__)
 
@@ -53,24 +58,32 @@ def tested() -> flask.typing.ResponseReturnValue:
     return flask.redirect(url_for("status.page"), 303)
 
 
-def calling() -> list[Film]:
-    """The immediate films that nobody has acknowledged yet; none for people who may not see films, none in shadow mode."""
+def calling() -> tuple[list[Film], int]:
+    """The first immediate films that nobody has acknowledged yet, and how many more there are; none for people who may not
+    see films, none in shadow mode."""
     store = here.store()
     accepted = acceptances.accepted(store)
     if g.get("account") is None or g.account.role is Role.TECHNICIAN or accepted is None:
-        return []
+        return [], 0
     immediate = results.latest(store, Outcome.IMMEDIATE, accepted)
     if not immediate:
-        return []
+        return [], 0
     known, standing = alerts.acknowledged(store), reads.standing(store)
-    return [
-        results.film(store, number)
+    unknown = [
+        number
         for number, run in immediate
         if (number, run) not in known and not (number in standing and standing[number].run >= run)
     ]
+    return [results.film(store, number) for number in unknown[:AT_ONCE]], max(0, len(unknown) - AT_ONCE)
 
 
 def last_test() -> tuple[datetime, bool] | None:
     """When the alert was last tested, and whether it was heard."""
     record = audit.latest(here.store(), Event.ALERT_TESTED)
     return None if record is None else (record.at, bool(record.detail["heard"]))
+
+
+def untested() -> bool:
+    """Whether somebody has to try the alert: nobody has heard it since a day."""
+    last = last_test()
+    return last is None or not last[1] or now() - last[0] > TEST_EVERY

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; font-src 'self'; "
         "worker-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -116,6 +116,7 @@ def create(config: Config) -> Flask:
         notices=here.current_notices,
         SHOWN=ranking.SHOWN,
         calling=alerts.calling,
+        sound_untested=alerts.untested,
         needs_age=ranking.needs_age,
         runs_again=ranking.runs_again,
         again=people.again,

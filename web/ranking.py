@@ -14,8 +14,8 @@ from edge.stages import decide
 from edge.state import acceptances, reads, results
 from web.languages import N_
 
-FIRST = 200
-"""How many films are shown until someone asks for all: nobody works further down, and a tablet stays quick."""
+PART = 100
+"""How many films are shown at once: nobody works further down, and a tablet stays quick."""
 
 PATIENCE = timedelta(minutes=3)
 """After this long without an outcome people are told not to wait for the AI."""
@@ -92,17 +92,24 @@ class Worklist:
     total: int
     """How many films there are of what is shown."""
     counts: dict[Show, int]
+    page: int
+    """Which part of it this is, from 1."""
+
+    @property
+    def first(self) -> int:
+        """The place of the first row in what is shown."""
+        return (self.page - 1) * PART + 1
 
 
 def build(
     store: sqlite3.Connection,
     at: datetime,
     wait_cap: timedelta,
-    limit: int | None = FIRST,
+    page: int = 1,
     show: Show = Show.OPEN,
     sought: str = "",
 ) -> Worklist:
-    """Rank the open films, and describe the first `limit` of those to be shown; a search looks at all films."""
+    """Rank the open films, and describe a part of those to be shown; a search looks at all films."""
     runs = results.current_runs(store)
     standing = reads.standing(store)
     settled = {number: read for number, read in standing.items() if read.run >= runs.get(number, 0)}
@@ -121,8 +128,9 @@ def build(
         shown = _decided(settled, show)
     else:
         shown = [number for number in positions if show is Show.OPEN or _unassessed(films[number])]
+    page = max(1, min(page, -(-len(shown) // PART)))
     rows = []
-    for number in shown[:limit]:
+    for number in shown[(page - 1) * PART : page * PART]:
         film = films[number]
         position = positions.get(number, 0)
         rows.append(
@@ -143,7 +151,7 @@ def build(
         Show.ASKED: len(_decided(settled, Show.ASKED)),
         Show.READ: len(_decided(settled, Show.READ)),
     }
-    return Worklist(mode(store, accepted), show, sought, rows, len(shown), counts)
+    return Worklist(mode(store, accepted), show, sought, rows, len(shown), counts, page)
 
 
 def _decided(settled: dict[int, Read], show: Show) -> list[int]:

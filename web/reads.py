@@ -185,6 +185,11 @@ def undoable(read: Read, at: datetime) -> bool:
     return abs(at - read.at) <= reads.UNDO
 
 
+def seconds_left(read: Read) -> int:
+    """How long a decision can still be taken back, in whole seconds."""
+    return max(1, int((reads.UNDO - abs(now() - read.at)).total_seconds()))
+
+
 def just_done(number: str) -> Read | None:
     """The decision that the worklist offers to take back: this person's own, a moment ago."""
     if not re.fullmatch(r"\d{1,18}", number):
@@ -210,7 +215,7 @@ def _run_is(film: Film) -> bool:
 
 
 def _refused(number: int, status: int, sentence: str) -> tuple[str, int]:
-    return render_template("error.html", sentence=sentence, film=number), status
+    return render_template("error.html", sentence=sentence, film=here.film_or_404(number)), status
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import flask
@@ -20,7 +19,6 @@ from web import alerts, here, ledger, limits, people, phrases, ranking
 from web.languages import N_, ngettext
 from web.languages import gettext as _
 
-TEST_EVERY = timedelta(hours=24)
 LONG_QUEUE = 20
 """More films than this to assess means that the AI does not keep up."""
 
@@ -214,7 +212,7 @@ def _alert() -> Line:
     if not heard:
         sentence = _("At the last test, %(moment)s, the alert was not heard.") % when
         return Line("alert", title, Level.ACT, sentence, _("Turn the tablet's volume up and test it again, below."))
-    if now() - at > TEST_EVERY:
+    if now() - at > alerts.TEST_EVERY:
         sentence = _("The alert was last tested at %(moment)s.") % when
         return Line("alert", title, Level.LOOK, sentence, _("Test it once a day: now, below."))
     return Line("alert", title, Level.GOOD, _("The alert was heard at %(moment)s.") % when, _("Nothing to do."))

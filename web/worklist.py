@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import flask
 from flask import Blueprint, Response, g, render_template, request
 
+from edge import health
 from edge.state import outbox
 from edge.state.store import files_of, now
 from web import here, languages, people, ranking, reads
@@ -25,7 +27,8 @@ pages = Blueprint("worklist", __name__)
 @people.may(*people.CARERS)
 def home() -> str:
     """The worklist."""
-    return render_template("worklist.html", **_worklist(), done=reads.just_done(request.args.get("done", "")))
+    done = reads.just_done(request.args.get("done", ""))
+    return render_template("worklist.html", **_worklist(), done=done, left=reads.seconds_left(done) if done else 0)
 
 
 @pages.get("/worklist")
@@ -63,9 +66,19 @@ def _worklist() -> dict[str, object]:
     asked = request.args.get("show", "")
     show = Show(asked) if asked in list(Show) else Show.OPEN
     sought = " ".join(request.args.get("q", "").split())[:SOUGHT_CHARACTERS]
-    limit = None if "all" in request.args else ranking.FIRST
+    asked_page = request.args.get("page", "1")
+    number = int(asked_page) if re.fullmatch(r"[1-9]\d{0,5}", asked_page, re.ASCII) else 1
     wait_cap = timedelta(minutes=here.config().worklist.wait_cap_minutes)
-    listed = ranking.build(here.store(), now(), wait_cap, limit, show, sought)
-    query = {"show": None if show is Show.OPEN else show, "q": sought or None, "all": request.args.get("all")}
+    at = now()
+    listed = ranking.build(here.store(), at, wait_cap, number, show, sought)
+    page = None if listed.page == 1 else listed.page
+    query = {"show": None if show is Show.OPEN else show, "q": sought or None, "page": page}
     unsent, oldest = outbox.unsent(here.store())
-    return {"unsent": unsent, "oldest": oldest, "list": listed, "query": query, "wait_cap": wait_cap}
+    return {
+        "unsent": unsent,
+        "oldest": oldest,
+        "list": listed,
+        "query": query,
+        "wait_cap": wait_cap,
+        "clock_behind": health.clock(here.store(), at).state == "behind",
+    }

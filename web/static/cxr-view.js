@@ -4,6 +4,7 @@
 // says what it does in data-do. Nothing here is mirrored in right-to-left pages: left of the film stays left.
 
 const WHITE = 65535;
+const MOVING_MS = 120; // while frames follow each other closer than this they are drawn rough, then once more fine
 
 /** The pixels of a 16-bit gray PNG (RFC 2083), which browsers would cut down to 8 bits. */
 async function read16(url) {
@@ -60,7 +61,7 @@ in vec2 corner; void main() { gl_Position = vec4(corner, 0.0, 1.0); }`;
 // the screen's pixel is taken back to the film; between four pixels it is interpolated, over many it is averaged
 const FRAGMENT = `#version 300 es
 precision highp float; precision highp usampler2D;
-uniform usampler2D film; uniform mat3 back; uniform vec2 size; uniform vec2 shown; uniform vec2 level; uniform float inverted;
+uniform usampler2D film; uniform mat3 back; uniform vec2 size; uniform vec2 shown; uniform vec2 level; uniform float inverted; uniform float most;
 out vec4 color;
 float at(ivec2 p) { return float(texelFetch(film, clamp(p, ivec2(0), ivec2(size) - 1), 0).r); }
 float smoothly(vec2 p) {
@@ -72,7 +73,7 @@ void main() {
   vec2 p = (back * vec3(screen, 1.0)).xy;
   if (any(lessThan(p, vec2(0.0))) || any(greaterThanEqual(p, size))) { color = vec4(0.0, 0.0, 0.0, 1.0); return; }
   vec2 across = (back * vec3(1.0, 0.0, 0.0)).xy; vec2 down = (back * vec3(0.0, 1.0, 0.0)).xy;
-  int n = int(clamp(ceil(length(across)), 1.0, 6.0));
+  int n = int(clamp(ceil(length(across)), 1.0, most));
   float sum = 0.0;
   for (int i = 0; i < n; i++) for (int j = 0; j < n; j++)
     sum += smoothly(p + across * ((float(i) + 0.5) / float(n) - 0.5) + down * ((float(j) + 0.5) / float(n) - 0.5));
@@ -104,7 +105,7 @@ function glPainter(canvas, film) {
   for (const name of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, name, gl.NEAREST);
   gl.texImage2D(gl.TEXTURE_2D, 0, gl.R16UI, film.columns, film.rows, 0, gl.RED_INTEGER, gl.UNSIGNED_SHORT, film.values);
   const place = (name) => gl.getUniformLocation(program, name);
-  return ({ matrix, center, width, inverted }) => {
+  return ({ matrix, center, width, inverted, rough }) => {
     const m = matrix.inverse();
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.uniformMatrix3fv(place("back"), false, [m.a, m.b, 0, m.c, m.d, 0, m.e, m.f, 1]);
@@ -112,6 +113,7 @@ function glPainter(canvas, film) {
     gl.uniform2f(place("shown"), canvas.width, canvas.height);
     gl.uniform2f(place("level"), center, width);
     gl.uniform1f(place("inverted"), inverted ? 1 : 0);
+    gl.uniform1f(place("most"), rough ? 1 : 6);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   };
 }
@@ -168,7 +170,7 @@ class CxrView extends HTMLElement {
     [this.canvas, this.over] = this.querySelectorAll("canvas");
     this.windows = JSON.parse(this.dataset.windows);
     [this.center, this.width] = this.windows[0];
-    Object.assign(this, { zoom: 1, turns: 0, x: 0, y: 0, inverted: false, tool: "", handles: [], undone: [], pointers: new Map() });
+    Object.assign(this, { zoom: 1, turns: 0, x: 0, y: 0, inverted: false, tool: "", drawn: 0, handles: [], undone: [], pointers: new Map() });
     this.say = this.viewer.querySelector("output");
     this.map = this.viewer.querySelector("img.map");
     this.viewer.addEventListener("click", (event) => this.do(event.target.closest("[data-do]")?.dataset.do));
@@ -230,7 +232,11 @@ class CxrView extends HTMLElement {
     if (!this.film || this.waiting) return;
     this.waiting = requestAnimationFrame(() => {
       this.waiting = 0;
-      this.paint({ matrix: this.matrix, center: this.center, width: this.width, inverted: this.inverted });
+      const rough = performance.now() - this.drawn < MOVING_MS;
+      this.paint({ matrix: this.matrix, center: this.center, width: this.width, inverted: this.inverted, rough });
+      this.drawn = performance.now();
+      clearTimeout(this.settling);
+      if (rough) this.settling = setTimeout(() => this.draw(), 2 * MOVING_MS);
       this.overlay();
       for (const [name, value] of [["brightness", WHITE - this.center], ["contrast", WHITE - this.width]]) {
         const slider = this.viewer.querySelector(`[name=${name}]`);

@@ -1,7 +1,5 @@
 // Forms that act: a second tap sends nothing, and what can be taken back goes when its time is over.
 
-const UNDO_MS = 10000;
-
 addEventListener("submit", (event) => {
   const form = event.target.closest("form[data-once]");
   if (!form) return;
@@ -16,4 +14,8 @@ addEventListener("pageshow", () => {
 });
 
 const undo = document.getElementById("undo");
-if (undo) setTimeout(() => undo.remove(), UNDO_MS);
+if (undo) {
+  setTimeout(() => {
+    for (const over of undo.querySelectorAll("button, .left")) over.remove(); // the sheet and the next film stay
+  }, Number(undo.dataset.seconds) * 1000);
+}

@@ -53,6 +53,9 @@ function show(text) {
   const summary = live.querySelector("#summary");
   const now = fresh.content.querySelector("#summary");
   if (!summary.isEqualNode(now)) summary.replaceWith(now);
+  const parts = live.querySelector("#parts");
+  const then = fresh.content.querySelector("#parts");
+  if (!parts.isEqualNode(then)) parts.replaceWith(then);
   reconcile(live.querySelector("#rows"), fresh.content.querySelector("#rows"));
 
   if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus({ preventScroll: true });
