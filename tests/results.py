@@ -100,7 +100,7 @@ def film(header: Header, decision: Decision, saliency: bytes | None = None, run:
     """A film on a box, with its outcome."""
     arrival = Arrival(1, header.SOPInstanceUID, Sha256("5f" * 32), "XRAY", NOON, Urgency.ROUTINE, False)
     at = NOON + timedelta(minutes=1)
-    return Film(arrival, run, header, decision, at, {}, None, None, None, None, saliency, "")
+    return Film(arrival, run, header, decision, at, {}, None, False, None, None, None, saliency, "")
 
 
 @st.composite
@@ -118,6 +118,11 @@ def reads(draw: st.DrawFn) -> Read:
     codes = ("no_acute_finding",) if kind is ReadKind.OVERRIDE else ()
     reason = "rotated_film" if kind is ReadKind.OVERRIDE else ""
     return Read(7, 1, 1, kind, draw(letters), NOON + timedelta(hours=1), outcome, codes, reason, "")
+
+
+def confirmed(outcome: Outcome = Outcome.IMMEDIATE) -> Read:
+    """What a person decided who agreed with the AI."""
+    return Read(7, 1, 1, ReadKind.CONFIRM, "Amina", NOON + timedelta(hours=1), outcome, (), "", "")
 
 
 def example() -> Source:

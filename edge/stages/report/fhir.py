@@ -59,7 +59,8 @@ def _entries(content: Content, read: Read | None) -> Iterator[Resource]:
     # only what a person says may change a report that is there already
     yield (_made if read is None else _set)(report, _report(content, status, results, read), _mine(content, "report"))
     tag = f"urn:uuid:{content.uuid('provenance', act(read) if read else '')}"
-    yield _made(tag, _provenance(content, tag, [report, *results], read), f"_tag={URI}|{tag}")
+    url = _url(content, f"provenance\n{tag}")
+    yield _made(url, _provenance(content, tag, [report, *results], read), f"_tag={URI}|{tag}")
 
 
 def _made(url: str, resource: Resource, query: str) -> Resource:
@@ -82,16 +83,21 @@ def _set(url: str, resource: Resource, query: str) -> Resource:
 
 
 def _url(content: Content, part: str) -> str:
-    """Device and study are named by their own identifiers, so that all films share them."""
+    """What an entry is called within its Bundle; device and study have identifiers of their own, so that all films share them."""
     return f"urn:uuid:{content.uuid('fhir', part)}"
 
 
+def _identifier(content: Content, part: str) -> str:
+    """Another name than in the Bundle, which a server replaces by its own wherever it finds it (FHIR R4 3.1.0.11.2)."""
+    return f"urn:uuid:{content.uuid('identifier', part)}"
+
+
 def _mine(content: Content, part: str) -> str:
-    return f"identifier={URI}|{_url(content, part)}"
+    return f"identifier={URI}|{_identifier(content, part)}"
 
 
 def _identified(content: Content, part: str) -> list[Resource]:
-    return [{"system": URI, "value": _url(content, part)}]
+    return [{"system": URI, "value": _identifier(content, part)}]
 
 
 def concept(term: Term) -> Resource:

@@ -87,7 +87,8 @@ def _request(content: Content, status: str, at: datetime, read: Read | None) -> 
             22: _moment(at),
             24: "RX",
             25: status,
-            32: "" if read is None else _reader(read),
+            # NDL: the name is the first component, its parts are subcomponents
+            32: "" if read is None else "&" + _text(plain(read.reader)),
         },
     )
 
