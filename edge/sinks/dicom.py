@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
@@ -143,14 +144,13 @@ class Dicom:
         except OSError as error:  # the name has no address
             yield Receipt(Trouble.UNREACHABLE, type(error).__name__)
             return
-        if not association.is_established:
-            yield self._not_established(association, wire, began)
-            return
         try:
-            yield association
+            established = association.is_established
+            yield association if established else self._not_established(association, wire, began)
         finally:
             if association.is_established:
                 association.release()
+            wire.close()
 
     def _not_established(self, association: Association, wire: _Wire, began: float) -> Receipt:
         if wire.failure is not None:
@@ -256,6 +256,7 @@ class _Wire:
         self.connected = False
         self.handshaking = False
         self.failure: ssl.SSLError | None = None
+        self._connection: socket.socket | None = None
 
     def opened(self, event: evt.Event) -> None:
         """Bound every send and receive: pynetdicom's own timeouts do not end one that the kernel holds."""
@@ -263,15 +264,28 @@ class _Wire:
         assert event.assoc.dul.socket is not None
         connection = event.assoc.dul.socket.socket
         assert connection is not None
+        self._connection = connection
         limit = struct.pack("@ll", int(self.seconds), int(self.seconds % 1 * 1e6))
         for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
             connection.setsockopt(socket.SOL_SOCKET, option, limit)
+
+    def close(self) -> None:
+        """Close what pynetdicom leaves open where the peer was the first to close."""
+        if self._connection is not None:
+            self._connection.close()
 
     def encrypted(self, context: ssl.SSLContext) -> ssl.SSLContext:
         """The same context, telling this wire of its failures: a handshake's, or with TLS 1.3 those of the first answer."""
         wire = self
 
         class Told(ssl.SSLSocket):
+            def connect(self, addr: Any) -> None:
+                try:
+                    super().connect(addr)
+                except OSError:  # pynetdicom would leave it to the garbage collector
+                    self.close()
+                    raise
+
             def do_handshake(self, block: bool = False) -> None:
                 wire.handshaking = True
                 try:
