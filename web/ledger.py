@@ -34,6 +34,9 @@ SAYS: dict[Event, str] = {
     Event.REFERRED: N_("Asked a teleradiologist"),
     Event.WITHDRAWN: N_("Took the decision back"),
     Event.AGE_SUPPLIED: N_("Entered the age"),
+    Event.ORDER_REGISTERED: N_("Registered a patient"),
+    Event.ORDER_WITHDRAWN: N_("Took a patient off the X-ray unit’s list"),
+    Event.ORDER_MET: N_("Found the film’s order"),
     Event.ALERT_ACKNOWLEDGED: N_("Took note of the alert"),
     Event.ALERT_TESTED: N_("Tested the sound alert"),
     Event.HANDED_OFF: N_("Made a hand-off sheet"),
@@ -55,7 +58,13 @@ SAYS: dict[Event, str] = {
 }
 """Each event in words, after the name of who did it; a test holds the two sets together."""
 
-PROCESSES = {"box": N_("The box"), "worker": N_("The AI"), "courier": N_("The box"), "intake": N_("The box")}
+PROCESSES = {
+    "box": N_("The box"),
+    "worker": N_("The AI"),
+    "courier": N_("The box"),
+    "intake": N_("The box"),
+    "ris": N_("The box"),
+}
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,7 @@ def paths(films: Any) -> dict[str, str]:
         "twin": f"/films/{films.twin}",
         "arabic": f"/films/{films.soon}",
         "model": "/model",
+        "register": "/register",
         "nothing": "/films/999",
     }
 

@@ -140,6 +140,7 @@ def test_no_text_that_people_see_is_left_out(tmp_path: Path, monkeypatch: pytest
             "/status",
             "/model",
             "/learning",
+            "/register",
             "/verify",
             "/verify?code=00",
             "/nothing",
