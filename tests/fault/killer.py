@@ -1,7 +1,7 @@
 """Runs an Outpost command and kills it, as a power cut would, right before or after its N-th durable step.
 
 A durable step is what the promise "acknowledged means durable" rests on: an fsync, a rename, a commit.
-Usage: python killer.py {before|after} N -- COMMAND…
+Usage: python killer.py {before|after} N [TABLE] -- COMMAND…    with a TABLE, only the commits of what was written there count
 """
 
 import os
@@ -33,17 +33,25 @@ class Countdown:
 class Connection(sqlite3.Connection):
     """A connection whose COMMIT is a durable step."""
 
+    wrote = False
+
     def execute(self, statement, *arguments):
         run = super().execute
-        if statement == "COMMIT":
+        if statement == "BEGIN IMMEDIATE":
+            self.wrote = not table
+        self.wrote = self.wrote or statement.startswith(f"INSERT INTO {table} ")
+        if statement == "COMMIT" and self.wrote:
             run = countdown.around(run)
         return run(statement, *arguments)
 
 
-when, at, _, *command = sys.argv[1:]
+split = sys.argv.index("--")
+(when, at, *only), command = sys.argv[1:split], sys.argv[split + 1 :]
+table = only[0] if only else ""
 countdown = Countdown(when, int(at))
-os.fsync = countdown.around(os.fsync)
-os.rename = countdown.around(os.rename)
+if not table:
+    os.fsync = countdown.around(os.fsync)
+    os.rename = countdown.around(os.rename)
 connect = sqlite3.connect
 sqlite3.connect = lambda *arguments, **named: connect(*arguments, **{"factory": Connection, **named})
 
