@@ -49,7 +49,7 @@ def renew(config: Config) -> str:
             out.write(f"{drawn}\n")
             out.flush()
             os.fsync(out.fileno())
-        new.replace(path)
+        new.rename(path)
     return drawn
 
 

@@ -2,9 +2,11 @@
 
 A durable step is what the promise "acknowledged means durable" rests on: an fsync, a rename, a commit.
 Usage: python killer.py {before|after} N [TABLE] -- COMMAND…    with a TABLE, only the commits of what was written there count
+In place of the command it may be a script of the tests and what that needs.
 """
 
 import os
+import runpy
 import signal
 import sqlite3
 import sys
@@ -55,7 +57,11 @@ if not table:
 connect = sqlite3.connect
 sqlite3.connect = lambda *arguments, **named: connect(*arguments, **{"factory": Connection, **named})
 
-sys.argv = ["outpost", *command]
-from edge.cli import main  # noqa: E402  after the steps are wrapped
+if command[0].endswith(".py"):
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
+else:
+    sys.argv = ["outpost", *command]
+    from edge.cli import main
 
-main()
+    main()
