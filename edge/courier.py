@@ -40,20 +40,22 @@ class Desk:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.objects = Objects(Path(config.state))
+        self.kinds = {kind for sink in config.sinks for kind in kinds(sink)}
         self._one = threading.Lock()
         self._made: tuple[Source, Read | None, tuple[Document, ...]] | None = None
 
     def documents(self, store: sqlite3.Connection, delivery: Delivery) -> tuple[Document, ...]:
-        """Every form of what is to be delivered. Raises whatever the making of one raises."""
+        """Every form of what is to be delivered that some way out takes. Raises whatever the making of one raises."""
         from edge.stages import report  # brings in highdicom: only where there is something to send
 
         film = results.film(store, delivery.arrival_id, delivery.run)
         preview = None if film.preview is None else self.objects.read(film.preview)
-        source = Source(film, preview, settings.station(self.config))
+        source = Source(film, preview, settings.station(self.config), self.config.policy.triage_only)
         read = None if delivery.read_id is None else reads.get(store, delivery.read_id)
         with self._one:
             if self._made is None or self._made[:2] != (source, read):
-                made = report.documents(source) if read is None else report.assessment(source, read)
+                asked = self.kinds
+                made = report.documents(source, asked) if read is None else report.assessment(source, read, asked)
                 self._made = (source, read, made)
             return self._made[2]
 

@@ -90,6 +90,21 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Grays:
+    """How the film says its stored values are to be shown, as far as numbers can say it (PS3.3 C.11.1, C.11.2)."""
+
+    inverted: bool
+    rescale: tuple[float, float] | None
+    """Intercept and slope."""
+    window: tuple[float, float] | None
+    """The first one: center and width."""
+    function: str
+    """`LINEAR`, `LINEAR_EXACT`, `SIGMOID`, or empty where the film does not say."""
+    aspect: tuple[int, int]
+    """A pixel's height to its width."""
+
+
+@dataclass(frozen=True)
 class Header:
     """What the film says of itself, without its pixels (attribute names as in PS3.6)."""
 
@@ -123,6 +138,8 @@ class Header:
     Columns: int = 0
     age_years: float | None = None
     """From PatientAge however written, else PatientBirthDate and the film's date, else unknown."""
+    grays: Grays | None = None
+    """None where the film is not gray, or goes through a look-up table of its own."""
     from_order: tuple[str, ...] = ()
     """What of this the film lacks and its order gave, by the names above."""
 
@@ -360,6 +377,8 @@ class Source:
     preview: bytes | None
     """The film's picture as people are shown it, an 8-bit PNG; None where it has none."""
     station: Station
+    triage_only: bool = False
+    """Whether this site never shows where the AI looked: no region, no heat map leaves the box then."""
 
 
 @dataclass(frozen=True)

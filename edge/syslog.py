@@ -118,7 +118,9 @@ def _close(secure: ssl.SSLSocket) -> None:
         secure.unwrap()
     except ssl.SSLEOFError:
         pass  # it closes without saying so (GnuTLS as a server)
-    except OSError as error:
+    except TimeoutError:
+        raise
+    except OSError as error:  # without a number it is the same, as older OpenSSL says it
         if error.errno:
             raise
 

@@ -16,12 +16,14 @@ import click
 import msgspec
 
 from edge import box, words
+from edge import config as settings
 from edge.cli import config_of
 from edge.config import Config, Intake
 from edge.errors import Misconfigured
-from edge.records import Film, Outcome, Waiting
+from edge.records import Film, Outcome, Source, Waiting
 from edge.stages import decide
-from edge.state import results
+from edge.state import queue, results
+from edge.state.objects import Objects
 from edge.state.store import now, open_store
 
 POLL_SECONDS = 0.01
@@ -31,7 +33,9 @@ POLL_SECONDS = 0.01
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per film.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for each film's result and heat map."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for each film's SR, picture, heat map and FHIR.",
 )
 @click.pass_context
 def triage(ctx: click.Context, paths: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
@@ -42,13 +46,13 @@ def triage(ctx: click.Context, paths: tuple[Path, ...], as_json: bool, out: Path
         config = msgspec.structs.replace(asked, state=folder, intake=Intake(disk_floor_mib=0))
         films: list[tuple[Path, Film]] = []
         with click.progressbar(length=len(files), label="Assessing", file=sys.stderr) as bar:
-            for path, film in assess_files(config, files):
+            for path, film in assess_files(config, files, pictures=out is not None):
                 films.append((path, film))
                 bar.update(1)
                 if as_json:
                     click.echo(json.dumps(summary(path, film), ensure_ascii=False))
                 if out is not None:
-                    write(out, path, film)
+                    write(out, path, film, config)
         if not as_json:
             click.echo(table(films))
 
@@ -62,8 +66,8 @@ def sorted_files(paths: Sequence[Path]) -> list[Path]:
     ]
 
 
-def assess_files(config: Config, files: Sequence[Path]) -> Iterator[tuple[Path, Film]]:
-    """Take in the files, and give each with its outcome, in order, as soon as it is there.
+def assess_files(config: Config, files: Sequence[Path], pictures: bool = False) -> Iterator[tuple[Path, Film]]:
+    """Take in the files, and give each with its outcome, and its picture if that is asked for, in order, as soon as it is there.
 
     Raises `Misconfigured` when the model cannot be used.
     """
@@ -75,7 +79,9 @@ def assess_files(config: Config, files: Sequence[Path]) -> Iterator[tuple[Path, 
         with closing(doors.store):
             accepted = [(path, doors.accept_copy(path, "file")[0]) for path in files]
         for path, arrival in accepted:
-            while (film := results.film(store, arrival)).decision is None:
+            while (film := results.film(store, arrival)).decision is None or (
+                pictures and film.preview is None and queue.open_jobs(store, "render")
+            ):
                 if worker.failed:
                     raise Misconfigured(worker.failed)
                 time.sleep(POLL_SECONDS)
@@ -109,13 +115,24 @@ def summary(path: Path, film: Film) -> dict[str, Any]:
     }
 
 
-def write(out: Path, path: Path, film: Film) -> None:
-    """Write a film's result as `<name>.json` and its heat map as `<name>.map.png`."""
+FORMS = {"sr": "sr.dcm", "sc": "sc.dcm", "gsps": "gsps.dcm", "fhir": "fhir.json"}
+"""What each form of a result is called after the film's name."""
+
+
+def write(out: Path, path: Path, film: Film, config: Config) -> None:
+    """Write a film's result as `<name>.json`, its heat map as `<name>.map.png`, and its documents under the names of `FORMS`."""
+    from edge.stages import report
+
     out.mkdir(parents=True, exist_ok=True)
     result = json.dumps(summary(path, film), ensure_ascii=False, indent=2)
     (out / f"{path.name}.json").write_text(result + "\n", encoding="utf-8")
-    if film.saliency is not None:
+    hidden = config.policy.triage_only
+    if film.saliency is not None and not hidden:
         (out / f"{path.name}.map.png").write_bytes(film.saliency)
+    preview = None if film.preview is None else Objects(Path(config.state)).read(film.preview)
+    source = Source(film, preview, settings.station(config), hidden)
+    for document in report.documents(source, tuple(FORMS)):
+        (out / f"{path.name}.{FORMS[document.kind]}").write_bytes(document.data)
 
 
 def table(films: Sequence[tuple[Path, Film]], stages: bool = False) -> str:

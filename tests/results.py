@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 from hypothesis import strategies as st
+from PIL import Image
 
 from edge.records import (
     Arrival,
     Decision,
     Film,
     Finding,
+    Grays,
     Header,
     Outcome,
     Read,
@@ -23,6 +27,7 @@ from edge.records import (
     Urgency,
 )
 from edge.stages import decide
+from edge.vocabulary import IMPRESSIONS, OVERRIDES
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PNEUMONIA = Finding("pneumonia", "Pneumonia", "SCT", "233604007", 0.871, 0.802, 0.914, "balanced", 0.6938, 0.7781)
@@ -67,9 +72,46 @@ def headers(draw: st.DrawFn, uid: st.SearchStrategy[str] = uids) -> Header:
         AccessionNumber=draw(st.one_of(st.just(""), identifiers)),
         ReferringPhysicianName=draw(st.one_of(st.just(""), names())),
         PatientBirthDate=draw(st.one_of(st.none(), st.dates(date(1901, 1, 1), date(2026, 1, 1)))),
-        Rows=1024,
+        Rows=draw(st.sampled_from([200, 1024, 4280])),
         Columns=900,
+        grays=draw(st.one_of(st.none(), grays)),
     )
+
+
+sides = st.integers(1, 9)
+grays = st.builds(
+    Grays,
+    inverted=st.booleans(),
+    rescale=st.one_of(st.none(), st.tuples(st.floats(-2e5, 2e5), st.floats(0.001, 9).filter(bool))),
+    window=st.one_of(st.none(), st.tuples(st.floats(-1e6, 1e6), st.floats(1, 1e6))),
+    function=st.sampled_from(["", "LINEAR", "LINEAR_EXACT", "SIGMOID"]),
+    aspect=st.tuples(sides, sides),
+)
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> bytes:
+    """A heat map of any shape and content, as the worker writes it."""
+    rows, columns = draw(sides), draw(sides)
+    values = draw(st.lists(st.integers(0, 200), min_size=rows * columns, max_size=rows * columns))
+    return heat(np.array(values, np.uint8).reshape(rows, columns))
+
+
+def heat(opaque: np.typing.NDArray[np.uint8]) -> bytes:
+    """A heat map whose opacity is given."""
+    rgba = np.zeros((*opaque.shape, 4), np.uint8)
+    rgba[..., 0], rgba[..., 3] = 255, opaque
+    return png(rgba)
+
+
+def png(pixels: np.typing.NDArray[np.uint8]) -> bytes:
+    """A picture as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+PREVIEW = png(np.tile(np.arange(90, dtype=np.uint8), (102, 1)))
 
 
 @st.composite
@@ -100,14 +142,29 @@ def film(header: Header, decision: Decision, saliency: bytes | None = None, run:
     """A film on a box, with its outcome."""
     arrival = Arrival(1, header.SOPInstanceUID, Sha256("5f" * 32), "XRAY", NOON, Urgency.ROUTINE, False)
     at = NOON + timedelta(minutes=1)
-    return Film(arrival, run, header, decision, at, {}, None, False, None, None, None, saliency, "")
+    return Film(
+        arrival=arrival,
+        run=run,
+        header=header,
+        decision=decision,
+        decided_at=at,
+        milliseconds={},
+        supplied_age=None,
+        again=False,
+        rendition=None,
+        preview=None,
+        display=None,
+        saliency=saliency,
+        failed="",
+    )
 
 
 @st.composite
 def sources(draw: st.DrawFn, uid: st.SearchStrategy[str] = uids) -> Source:
     """Everything that a film's results are made of."""
     station = Station("OUTPOST", draw(st.sampled_from(["", "Centre de santé Nord"])), "Africa/Lagos")
-    return Source(film(draw(headers(uid)), draw(decisions())), None, station)
+    shown = film(draw(headers(uid)), draw(decisions()), draw(st.one_of(st.none(), maps())))
+    return Source(shown, draw(st.sampled_from([None, PREVIEW])), station, draw(st.booleans()))
 
 
 @st.composite
@@ -115,8 +172,10 @@ def reads(draw: st.DrawFn) -> Read:
     """What a person decided."""
     kind = draw(st.sampled_from([ReadKind.CONFIRM, ReadKind.OVERRIDE, ReadKind.REFER, ReadKind.WITHDRAW]))
     outcome = draw(st.sampled_from(Outcome)) if kind in (ReadKind.CONFIRM, ReadKind.OVERRIDE) else None
-    codes = ("no_acute_finding",) if kind is ReadKind.OVERRIDE else ()
-    reason = "rotated_film" if kind is ReadKind.OVERRIDE else ""
+    codes = (
+        draw(st.lists(st.sampled_from(list(IMPRESSIONS)), max_size=3).map(tuple)) if kind is ReadKind.OVERRIDE else ()
+    )
+    reason = draw(st.sampled_from(list(OVERRIDES))) if kind is ReadKind.OVERRIDE else ""
     return Read(7, 1, 1, kind, draw(letters), NOON + timedelta(hours=1), outcome, codes, reason, "")
 
 
@@ -146,6 +205,9 @@ def example() -> Source:
         Rows=1024,
         Columns=900,
         age_years=46.7,
+        grays=Grays(False, None, (2048, 4096), "", (1, 1)),
     )
     decision = decide.decide((PNEUMONIA, OPACITY), "cxr-lite0 0.1.0", "2.25.314159265358979")
-    return Source(film(header, decision), None, Station("OUTPOST", "Centre de santé Nord", "Africa/Lagos"))
+    saliency = heat(np.array([[0, 0, 0], [0, 90, 200], [0, 40, 120]], np.uint8))
+    station = Station("OUTPOST", "Centre de santé Nord", "Africa/Lagos")
+    return Source(film(header, decision, saliency), PREVIEW, station)

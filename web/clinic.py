@@ -17,6 +17,7 @@ from edge import words
 from edge.config import Config
 from edge.errors import OutpostError
 from edge.state.objects import Objects
+from edge.state.store import now
 from edge.vocabulary import IMPRESSIONS, OVERRIDES
 from web import (
     alerts,
@@ -39,6 +40,7 @@ from web import (
     signing,
     staff,
     status,
+    tablet,
     worklist,
 )
 from web.languages import N_, translated
@@ -84,6 +86,7 @@ MODULES = (
     signing,
     first,
     staff,
+    tablet,
     commission,
 )
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
@@ -112,6 +115,7 @@ def create(config: Config) -> Flask:
         limits=limits.sentences,
         hides=reads.hides,
         key=reads.key,
+        moment=now,
         leading=ranking.leading,
         notices=here.current_notices,
         SHOWN=ranking.SHOWN,

@@ -169,9 +169,8 @@ def checked(typed: str, pin: str) -> tuple[Account | None, str]:
         digest = hashlib.sha256(typed.casefold().encode("utf-8", "surrogatepass")).hexdigest()
         whom = f"{STRANGER}{digest}"
     with transaction(here.store()) as store:
-        left = tries.begin(store, whom, now())
-        if not left and not friends:
-            left = tries.begin(store, ELSEWHERE, now(), ELSEWHERE_FREE, ELSEWHERE_LONGEST)
+        left = timedelta(0) if friends else tries.begin(store, ELSEWHERE, now(), ELSEWHERE_FREE, ELSEWHERE_LONGEST)
+        left = left or tries.begin(store, whom, now())
     if left:
         return None, wait(left)
     right = pins.fits(pin, account.secret if account and account.active else pins.nobodys())

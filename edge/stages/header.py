@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import re
 import warnings
@@ -17,7 +18,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import PersonName
 
-from edge.records import Header, Reason, Refusal
+from edge.records import Grays, Header, Reason, Refusal
 
 # tolerant in: a bad UID must not hide a film, nor fill the log
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -173,7 +174,37 @@ def _header(dataset: Dataset) -> Header:
         Rows=number("Rows"),
         Columns=number("Columns"),
         age_years=age_years(text("PatientAge"), day("PatientBirthDate"), taken),
+        grays=_grays(dataset),
     )
+
+
+def _grays(dataset: Dataset) -> Grays | None:
+    def numbers(keyword: str) -> list[float]:
+        value = dataset.get(keyword)
+        if value is None:
+            return []
+        found = [float(one) for one in (value if hasattr(value, "append") else [value])]
+        return found if all(map(math.isfinite, found)) else []
+
+    try:
+        interpretation = str(dataset.get("PhotometricInterpretation"))
+        if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
+            return None
+        if dataset.get("ModalityLUTSequence") or dataset.get("VOILUTSequence"):
+            return None
+        intercept, slope = numbers("RescaleIntercept"), numbers("RescaleSlope")
+        center, width = numbers("WindowCenter"), numbers("WindowWidth")
+        aspect = [int(side) for side in numbers("PixelAspectRatio")]
+        function = str(dataset.get("VOILUTFunction") or "")
+        return Grays(
+            inverted=interpretation == "MONOCHROME1" or str(dataset.get("PresentationLUTShape")) == "INVERSE",
+            rescale=(intercept[0], slope[0]) if intercept and slope and slope[0] else None,
+            window=(center[0], width[0]) if center and width and width[0] >= 1 else None,
+            function=function if function in ("LINEAR", "LINEAR_EXACT", "SIGMOID") else "",
+            aspect=(aspect[0], aspect[1]) if len(aspect) == 2 and min(aspect) > 0 else (1, 1),
+        )
+    except Exception:  # noqa: BLE001  one unreadable attribute must not hide the others
+        return None
 
 
 def age_years(age: str, born: date | None, taken: date | None) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydicom import dcmread
 
 from edge import config as settings
 from edge.config import Worker
@@ -97,10 +98,25 @@ def test_every_transfer_syntax_that_the_readme_promises(tmp_path: Path) -> None:
 
 def test_triage_shows_a_ranked_list_and_writes_maps(tmp_path: Path) -> None:
     path = tmp_path / "film.dcm"
-    film(phantom.chest(1), "Test^One", "050Y", "F").save_as(path, enforce_file_format=True)
+    film(phantom.chest(4, opacity=True), "Test^One", "002Y", "F").save_as(path, enforce_file_format=True)
     shown = outpost("triage", "--out", str(tmp_path / "out"), str(path)).stdout
     assert "film.dcm" in shown and "Preliminary: a person decides." in shown
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["film.dcm.json", "film.dcm.map.png"]
+    made = {file.name.removeprefix("film.dcm."): file for file in (tmp_path / "out").iterdir()}
+    assert set(made) == {"json", "map.png", "sr.dcm", "sc.dcm", "gsps.dcm", "fhir.json"}
+    assert json.loads(made["fhir.json"].read_bytes())["resourceType"] == "Bundle"
+    picture = dcmread(made["sc.dcm"])
+    assert picture.SamplesPerPixel == 3 and picture.Rows > 1024, "the film with its heat map stands above the words"
+    assert dcmread(made["sr.dcm"]).StudyInstanceUID == dcmread(path).StudyInstanceUID
+
+
+def test_a_site_that_only_triages_shows_no_map(tmp_path: Path) -> None:
+    path, file = tmp_path / "film.dcm", tmp_path / "outpost.toml"
+    film(phantom.chest(4, opacity=True), "Test^One", "002Y", "F").save_as(path, enforce_file_format=True)
+    file.write_text("[policy]\ntriage_only = true\n")
+    outpost("--config", str(file), "triage", "--out", str(tmp_path / "out"), str(path))
+    made = {one.name.removeprefix("film.dcm.") for one in (tmp_path / "out").iterdir()}
+    assert made == {"json", "sr.dcm", "sc.dcm", "fhir.json"}
+    assert dcmread(tmp_path / "out" / "film.dcm.sc.dcm").SamplesPerPixel == 1
 
 
 def test_usage_errors_have_status_2() -> None:

@@ -10,7 +10,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from xml.etree import ElementTree as ET
@@ -28,7 +27,7 @@ from edge.records import Trouble
 from edge.state import audit, forwarding
 from edge.state.audit import Event
 from edge.state.store import now, open_store, transaction
-from tests.box import PATIENCE, free_port, until
+from tests.box import PATIENCE, Box, free_port, until
 from tests.conftest import peer
 
 pytestmark = pytest.mark.peer
@@ -201,6 +200,16 @@ def test_a_repository_that_is_killed_in_the_middle_gets_everything(tmp_path: Pat
     assert whole([once[number] for number in sorted(once)]) == 1500
 
 
+def test_a_running_box_sends_its_ledger_by_itself(tmp_path: Path, rsyslog: Rsyslog) -> None:
+    running = Box(tmp_path)
+    running.config = msgspec.structs.replace(running.config, audit=rsyslog.settings)
+    settings.save(running.config, running.file)
+    with running:
+        until(lambda: any(told(message)["event"] == Event.STARTED for message in rsyslog.messages()), "it is told")
+    assert told(rsyslog.messages()[0])["event"] == Event.CONFIGURED
+    assert whole(rsyslog.messages()) >= 2
+
+
 def test_a_certificate_that_nobody_vouches_for_is_told_in_words(tmp_path: Path, rsyslog: Rsyslog) -> None:
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
@@ -231,9 +240,3 @@ def test_a_box_whose_own_certificate_is_not_accepted_loses_nothing(tmp_path: Pat
         stood = forwarding.standing(store, syslog.repository(config.audit))
     assert stood.id == 0 and stood.trouble in {Trouble.TLS, Trouble.CLOSED}
     assert rsyslog.messages() == []
-
-
-def test_the_wait_survives_a_clock_that_was_wrong() -> None:
-    at = now()
-    stood = forwarding.Forwarding(0, 0, None, 1, at, at + timedelta(days=4000), Trouble.HANGS, "")
-    assert stood.due(at)

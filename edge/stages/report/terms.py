@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge import words
-from edge.records import Finding, Outcome, ReadKind
+from edge.records import Finding, Outcome, Read, ReadKind, Reason
+from edge.vocabulary import IMPRESSIONS, OVERRIDES
 
 OUTPOST = "99OUTPOST"
 """The designator of this project's own codes (PS3.16 8: private ones begin with 99)."""
@@ -24,14 +25,19 @@ class Term:
 
 
 CHEST_FILM = Term("LN", "30745-4", "XR Chest Views")
-ANY_FILM = Term("LN", "43468-8", "XR unspecified body region")
-"""The plain film among the procedures that PS3.16 CID 100 lists."""
+IMAGING = Term("SCT", "363679005", "Imaging procedure")
+"""What PS3.16 CID 100 has for a plain film in every edition; later ones have a film of an unspecified body region too."""
 PROBABILITY = Term("DCM", "122157", "Probability")
 ALGORITHMS = Term("DCM", "111017", "CAD Processing and Findings Summary")
 WITH_FINDINGS = Term("DCM", "111242", "All algorithms succeeded; with findings")
 WITHOUT_FINDINGS = Term("DCM", "111241", "All algorithms succeeded; without findings")
 FAILED = Term("DCM", "111245", "No algorithms succeeded; without findings")
 PERCENT = Term("UCUM", "%", "%")
+PROCESSING = Term("DCM", "109102", "Processing Equipment")
+"""What the software is to a result, among the purposes of PS3.16 CID 7005."""
+FILM_ASSESSED = Term("DCM", "121322", "Source image for image processing operation")
+EVALUATIONS = Term("UMLS", "C0034375", "Qualitative Evaluations")
+SOURCE = Term("DCM", "121112", "Source of Measurement")
 
 TRIAGE = Term(OUTPOST, "triage", "Triage")
 INTERVAL = Term(OUTPOST, "interval95", "95 % interval of the probability")
@@ -44,6 +50,10 @@ ASSESSMENT = Term(OUTPOST, "assessment", "A person's assessment of the AI result
 IMPRESSION = Term(OUTPOST, "impression", "What a person sees")
 NOTE = Term(OUTPOST, "note", "Note")
 WHY = Term(OUTPOST, "why", "Why the AI was overridden")
+VERDICT = Term(OUTPOST, "verdict", "What became of the AI result")
+ACCEPTED = Term(OUTPOST, "accepted", "Accepted")
+MODIFIED = Term(OUTPOST, "modified", "Modified")
+REJECTED = Term(OUTPOST, "rejected", "Rejected")
 
 OUTCOMES = {outcome: Term(OUTPOST, outcome.value, sentence) for outcome, sentence in words.OUTCOMES.items()}
 
@@ -77,9 +87,34 @@ def level(finding: Finding) -> Term:
     return OUTCOMES[Outcome.SOON] if finding.probability >= finding.soon else BELOW
 
 
-def chosen(code: str) -> Term:
-    """A code that a person chose from the box's own lists."""
-    return Term(OUTPOST, code, code.replace("_", " ").capitalize())
+def reported(finding: Finding) -> bool:
+    """Whether a finding reaches its operating point."""
+    return level(finding) is not BELOW
+
+
+def why_not(reason: Reason) -> Term:
+    """Why a film could not be assessed, in as few characters as DICOM has room for (LO, 64)."""
+    return Term(OUTPOST, reason.value, reason.value.replace("_", " ").capitalize())
+
+
+def chosen(key: str) -> Term:
+    """What a person chose from the box's lists, by the code that it has there."""
+    choice = IMPRESSIONS.get(key) or OVERRIDES.get(key)
+    if choice is None:
+        return Term(OUTPOST, key, key.replace("_", " ").capitalize())
+    return Term(choice.scheme, choice.code, choice.text)
+
+
+def verdict(read: Read) -> Term | None:
+    """Whether a person accepted, modified or rejected the AI's result (IHE AI Result Assessment); None where they decided nothing.
+
+    Rejected is what tells nothing of this patient's film: the AI saw what is not there, on a film too poor, or another's.
+    """
+    if read.kind is ReadKind.CONFIRM:
+        return ACCEPTED
+    if read.kind is ReadKind.OVERRIDE:
+        return REJECTED if read.reason in ("nothing", "quality", "mixed_up") else MODIFIED
+    return None
 
 
 def percent(probability: float) -> float:

@@ -1,0 +1,17 @@
+// Makes the pages an app on the tablet, and brings a page that is shown without the box up to date once the box answers again.
+
+const EVERY_MS = 2000;
+
+navigator.serviceWorker?.register("/worker.js").catch(() => {}); // without TLS there is none, and the pages work all the same
+
+async function poll() {
+  try {
+    const response = await fetch("/health", { signal: AbortSignal.timeout(EVERY_MS) });
+    if (response.ok) return location.reload();
+  } catch {
+    // the box is restarting or out of reach: the next poll tells
+  }
+  setTimeout(poll, EVERY_MS);
+}
+
+if (document.querySelector(".asof:not([hidden])")) poll();
