@@ -8,6 +8,7 @@ answers modalities that ask for their worklist (`edge.ordering`).
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import shutil
 import sqlite3
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pydicom import Dataset, dcmread
 
@@ -180,8 +181,15 @@ class Intake:
 def sop_instance_uid(path: Path) -> str:
     """The SOP Instance UID in a file, or the empty string where it has none that can be read."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            dataset = dcmread(path, force=True, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
+        with (
+            warnings.catch_warnings(action="ignore"),
+            path.open("rb") as file,
+            # mapped: a file object would allocate whatever length a damaged element claims
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        ):
+            dataset = dcmread(
+                cast(BinaryIO, mapped), force=True, specific_tags=["SOPInstanceUID"], stop_before_pixels=True
+            )
             return str(dataset.get("SOPInstanceUID") or "")
     except Exception:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
         return ""

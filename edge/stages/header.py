@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import pydicom.config
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import PersonName
 
@@ -74,10 +74,19 @@ def identify(path: Path) -> Header:
     inflated whole. `read` tells later.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):
-            if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            path.open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,  # see `read`
+        ):
+            file = cast(BinaryIO, mapped)
+            file.seek(132)  # the file meta information comes after preamble and prefix (PS3.10 7.1)
+            meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag.group != 0x0002)
+            if meta.get("TransferSyntaxUID", DeflatedExplicitVRLittleEndian) == DeflatedExplicitVRLittleEndian:
                 return Header()
-            return _header(dcmread(path, stop_before_pixels=True, specific_tags=list(_IDENTITY)))
+            file.seek(0)
+            dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_IDENTITY))
+            return _header(dataset)
     except Exception:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
         return Header()
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.filewriter import dcmwrite
 
+from edge.intake import sop_instance_uid
 from edge.records import Header, Order, Station, Urgency
-from edge.stages import match, query
+from edge.stages import header, match, query
+from tests import mutations
 from tests.results import names
 
 PROCEDURE = ("LN", "30745-4", "Chest X-ray")
@@ -282,3 +287,19 @@ def test_a_later_film_of_the_same_patient_is_recognised(film: Header) -> None:
         film, StudyInstanceUID="1.2.9", StudyDate=date(2026, 11, 26) if film.age_years is None else film.StudyDate
     )
     assert match.same_person(film, later)
+
+
+@given(st.sampled_from(mutations.ENCODINGS), st.integers(0, 2**32), st.integers(0, 200), st.floats(0, 1))
+def test_a_glance_at_any_film_ends_well(encoding: str, seed: int, count: int, share: float) -> None:
+    """Intake looks at every film before it is acknowledged: whatever it is, nothing is raised and little is allocated."""
+    data = mutations.flipped(mutations.whole(encoding)[: 1500 + int(share * 2000)], seed, count)
+    with NamedTemporaryFile(suffix=".dcm") as file:
+        file.write(data)
+        file.flush()
+        tracemalloc.start()
+        try:
+            header.identify(Path(file.name))
+            sop_instance_uid(Path(file.name))
+            assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+        finally:
+            tracemalloc.stop()

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from edge import ordering, words
 from edge.config import Config, Intake, Ris
@@ -227,6 +228,27 @@ def test_a_film_that_cannot_be_identified_is_accepted_all_the_same(tmp_path: Pat
     with closing(doors.store):
         assert doors.accept_copy(tmp_path / "x.dcm", "folder") == (1, True)
     assert header.identify(tmp_path / "x.dcm").PatientID == ""
+
+
+@pytest.mark.parametrize("encoding", ["deflated", "without a preamble"])
+def test_what_a_glance_does_not_tell_the_worker_does(tmp_path: Path, box: Box, encoding: str) -> None:
+    taken = film(phantom.chest(1, (256, 256)), "DOE^Jane", "040Y", "F")
+    taken.StudyInstanceUID, taken.PatientID = "1.2.3", "P-1"
+    path = tmp_path / "film.dcm"
+    if encoding == "deflated":
+        taken.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        taken.save_as(path, enforce_file_format=True)
+    else:
+        taken.save_as(path, enforce_file_format=True)
+        path.write_bytes(path.read_bytes()[132:])
+    follow(box, ORDER)
+    config = Config(state=box.config.state, intake=Intake(disk_floor_mib=0))
+    doors, worker = Doors(config), Worker(config, box.store)
+    with closing(doors.store):
+        number, _ = doors.accept_copy(path, "folder")
+    assert urgency(box, number) is Urgency.ROUTINE
+    worker.step()
+    assert urgency(box, number) is Urgency.HIGH
 
 
 def prior(box: Box, said: Header, picture: bool = True) -> int:
