@@ -97,6 +97,8 @@ class WorkerProcess(Child):
             process.kill()
 
     def _ended(self, store: sqlite3.Connection, status: int) -> None:
+        with transaction(store):  # else the next worker, while it starts, is taken for the one whose lease ran out
+            queue.release(store, "the worker was stopped before it was done")
         if status in (Misconfigured.exit_status, Tampered.exit_status):
             self._safe_mode(store)
 

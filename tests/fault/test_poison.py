@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -9,12 +10,29 @@ import pytest
 from pydicom.uid import generate_uid
 
 from edge import config as settings
-from edge.config import Worker
-from edge.records import Outcome, Reason
+from edge.box import WorkerProcess
+from edge.config import Config, Worker
+from edge.records import Outcome, Reason, Sha256, Urgency
 from edge.samples import film
 from edge.sending import send
+from edge.state import arrivals, queue
+from edge.state.store import now, open_store, transaction
 from models import phantom
 from tests.box import ROOT, Box
+
+
+def test_the_lease_of_a_dead_worker_does_not_end_the_next(state: Path) -> None:
+    """However slowly that one starts, on a small board."""
+    watched = WorkerProcess(Config(state=str(state)))
+    with closing(open_store(state)) as store:
+        with transaction(store):
+            number, _ = arrivals.add(store, "1.2", Sha256("a" * 64), "XRAY", now(), Urgency.ROUTINE)
+            queue.add(store, number, Urgency.ROUTINE, now())
+            assert queue.claim(store, now(), 0)
+        assert queue.overdue(store, now())
+        watched._ended(store, -9)
+        assert not queue.overdue(store, now())
+        assert queue.open_jobs(store, "assess") == 1
 
 
 @pytest.mark.parametrize("name", ["Poison^Film", "Hang^Film"])
