@@ -7,6 +7,7 @@ new; and nothing is lost without it, since plain HTTP has no pages, no forms and
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Tls(Adapter):
     def __init__(self, config: Config, clock: Callable[[], datetime] = now) -> None:
         self._config = config
         self._clock = clock
+        self.join_port = 0 if config.web.join_port == "none" else config.web.join_port
         self.trust = trust.ensure(Path(config.state), config.web.names, None, clock())
         self.context = _context(self.trust)
 
@@ -71,9 +73,28 @@ class _Connection(HTTPConnection):
         """Shake hands, where that was not done yet, and answer; whoever speaks no TLS or does not trust the box is let go."""
         try:
             self.socket.do_handshake()
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                self._lead_to_join_page()
+            return False
         except OSError:
             return False
         return bool(super().communicate())  # type: ignore[no-untyped-call]
+
+    def _lead_to_join_page(self) -> None:
+        """Answer plain HTTP, in plain HTTP, with where to go, and with nothing of what was asked."""
+        address, _, *_ = self.socket.getsockname()
+        host, port = f"[{address}]" if ":" in address else address, self.server.ssl_adapter.join_port
+        lead = f"303 See Other\r\nLocation: http://{host}:{port}/" if port else "400 Bad Request"
+        try:
+            socket.socket.send(
+                self.socket, f"HTTP/1.1 {lead}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+            )
+            socket.socket.recv(
+                self.socket, BODY_BYTES
+            )  # the rest of the question: unread, it would take the answer with it
+        except OSError:
+            return
 
 
 def _context(held: trust.Trust) -> ssl.SSLContext:

@@ -23,6 +23,7 @@ from flask import Flask
 from edge.config import Config, Web
 from edge.state import trust
 from edge.state.store import BUILT
+from tests.box import free_port
 from tests.conftest import peer
 from web import clinic, server
 from web.serve import pages
@@ -87,6 +88,15 @@ def test_plain_http_gives_the_join_page_whatever_is_asked(box: Any, method: str)
                 assert (
                     f"https://127.0.0.1:{box.https}/" in text and trust.read(Path(box.config.state)).fingerprint in text
                 )  # type: ignore[union-attr]
+
+
+def test_plain_http_on_the_pages_port_leads_to_the_join_page_without_what_was_asked(tmp_path: Path) -> None:
+    config = Config(state=str(tmp_path), web=Web(port=0, join_port=free_port()))
+    with pages(config) as shown, urllib3.PoolManager(retries=False) as pool:
+        port = int(re.findall(r"https://127.0.0.1:(\d+)", shown)[0])
+        answer = pool.request("GET", f"http://127.0.0.1:{port}/films/1?q=Diallo", redirect=False)
+        assert (answer.status, answer.headers["Location"]) == (303, f"http://127.0.0.1:{config.web.join_port}/")
+        assert "Join this box" in pool.request("GET", answer.headers["Location"]).data.decode()
 
 
 def test_the_certificate_is_fetched_as_tablets_want_it(box: Any) -> None:
