@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -243,16 +244,34 @@ def verify(connection: sqlite3.Connection, after: int = 0) -> Break | None:
 
     With `after`, the record of that number is believed and only what follows it is looked at.
     """
-    start = connection.execute("SELECT id, hash FROM audit WHERE id = ?", (after,)).fetchone()
-    before, expected = (ORIGIN, 1) if start is None else (str(start["hash"]), after + 1)
-    for row in connection.execute("SELECT * FROM audit WHERE id >= ? ORDER BY id", (expected if start else -(2**62),)):
-        if row["id"] != expected:
-            return Break(expected, Breakage.MISSING)
-        digest = _chained(before, row["id"], row["at"], row["event"], row["actor"], row["arrival_id"], row["detail"])
-        if digest != row["hash"]:
-            return Break(expected, Breakage.CHANGED)
-        before, expected = digest, expected + 1
-    return _at_the_end(connection, expected - 1, before)
+    with _at_one_moment(connection):
+        start = connection.execute("SELECT id, hash FROM audit WHERE id = ?", (after,)).fetchone()
+        before, expected = (ORIGIN, 1) if start is None else (str(start["hash"]), after + 1)
+        for row in connection.execute(
+            "SELECT * FROM audit WHERE id >= ? ORDER BY id", (expected if start else -(2**62),)
+        ):
+            if row["id"] != expected:
+                return Break(expected, Breakage.MISSING)
+            digest = _chained(
+                before, row["id"], row["at"], row["event"], row["actor"], row["arrival_id"], row["detail"]
+            )
+            if digest != row["hash"]:
+                return Break(expected, Breakage.CHANGED)
+            before, expected = digest, expected + 1
+        return _at_the_end(connection, expected - 1, before)
+
+
+@contextmanager
+def _at_one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read inside stands as it was at its beginning, though others go on writing: records and seal belong together."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _at_the_end(connection: sqlite3.Connection, number: int, digest: str) -> Break | None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge.records import Breakage
 from edge.state import audit
 from edge.state.audit import Break, Event
-from edge.state.store import open_store, transaction
+from edge.state.store import now, open_store, transaction
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -131,3 +131,17 @@ def test_the_database_refuses_to_change_or_delete(state: Path) -> None:
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 store.execute(statement)
         assert (state / "ledger.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_ledger_that_is_written_to_while_it_is_looked_at_is_whole(tmp_path: Path) -> None:
+    with closing(open_store(tmp_path)) as looking, closing(open_store(tmp_path)) as writing:
+
+        def write() -> None:
+            with transaction(writing):
+                audit.append(writing, Event.STARTED, "serve", now())
+
+        write()
+        looking.set_trace_callback(lambda statement: write() if "audit_head" in statement else None)
+        assert audit.verify(looking) is None
+        looking.set_trace_callback(None)
+        assert audit.head(looking)[0] == 2 and audit.verify(looking) is None
