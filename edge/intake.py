@@ -118,10 +118,10 @@ class Intake:
         """Answer a PACS that calls back with what it commits to keep of our results (N-EVENT-REPORT, PS3.4 J.3.3)."""
         from edge.sinks import commitment
 
-        transaction_uid, missing = commitment.answer(event.event_information)
+        said = commitment.answer(event.event_information)
         try:
             with transaction(self.store):
-                known = outbox.commit(self.store, transaction_uid, missing, now())
+                known = outbox.commit(self.store, said.transaction_uid, said.kept, said.missing, now())
         except sqlite3.Error:
             log.exception("a storage commitment could not be noted; the result is sent again later")
             return PROCESSING_FAILURE, None

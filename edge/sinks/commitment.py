@@ -7,6 +7,7 @@ administrator of a PACS knows it already, and it is open whether or not the cour
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pydicom import Dataset
 
@@ -28,9 +29,21 @@ def request(transaction_uid: str, objects: Iterable[Dataset]) -> Dataset:
     return asked
 
 
-def answer(report: Dataset) -> tuple[str, str]:
-    """The transaction of an N-EVENT-REPORT, and what the peer does not commit to, by its reasons; empty where it does to all."""
+@dataclass(frozen=True)
+class Answer:
+    """What an N-EVENT-REPORT says (PS3.4 Table J.3-2)."""
+
+    transaction_uid: str
+    kept: tuple[str, ...]
+    """The objects that the peer commits to keep."""
+    missing: str
+    """How many it does not, and the codes of its reasons; empty where it keeps all."""
+
+
+def answer(report: Dataset) -> Answer:
+    """What a peer says of a commitment that it was asked for."""
+    kept = tuple(str(item.ReferencedSOPInstanceUID) for item in report.get("ReferencedSOPSequence") or [])
     failed = report.get("FailedSOPSequence") or []
     reasons = sorted({f"{item.get('FailureReason') or 0x0110:04X}" for item in failed})
     missing = f"{len(failed)} objects not kept: {', '.join(reasons)}" if failed else ""
-    return str(report.get("TransactionUID") or ""), missing
+    return Answer(str(report.get("TransactionUID") or ""), kept, missing)

@@ -235,9 +235,9 @@ class _Reports:
 
     def take(self, event: evt.Event) -> tuple[int, None]:
         """Answer an N-EVENT-REPORT (PS3.4 J.3.3)."""
-        transaction_uid, missing = commitment.answer(event.event_information)
+        answer = commitment.answer(event.event_information)
         with self._new:
-            self._said[transaction_uid] = missing
+            self._said[answer.transaction_uid] = answer.missing
             self._new.notify_all()
         return 0x0000, None
 

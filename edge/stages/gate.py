@@ -16,6 +16,8 @@ _RADIOGRAPHS = {
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _MODALITIES = {"CR", "DX", "RG"}
+_OURS = "Outpost"
+"""Manufacturer of this project's own results, which a PACS may forward to the box like films."""
 
 _CHEST = re.compile(r"CHEST|THORA|TORAX|LUNG|POUMON|PULM|KIFUA|الصدر", re.IGNORECASE)
 _OTHER_PART = re.compile(
@@ -42,6 +44,8 @@ def admit(header: Header) -> Refusal | None:
         return Refusal(
             Reason.NOT_A_RADIOGRAPH, f"SOP class {header.SOPClassUID or 'missing'}, modality {header.Modality!r}"
         )
+    if header.Manufacturer == _OURS:
+        return Refusal(Reason.NOT_A_RADIOGRAPH, "a result of this box, or of another, that was sent back")
     if not _HUMAN.search(header.PatientSpeciesDescription):
         return Refusal(Reason.NOT_HUMAN, f"species {header.PatientSpeciesDescription!r}")
     if not _CHEST.search(header.BodyPartExamined) and _OTHER_PART.search(header.BodyPartExamined):

@@ -216,7 +216,9 @@ def settle(
         connection.execute("DELETE FROM sink WHERE name = ?", (delivery.sink,))
         if receipt.awaits:
             _set(connection, delivery.id, "sent", at + COMMITMENT, receipt)
-        elif _set(connection, delivery.id, "delivered", at, receipt):
+        elif (
+            _set(connection, delivery.id, "delivered", at, receipt) and receipt.taken
+        ):  # some films have nothing to send
             _record(connection, audit.Event.EXPORTED, delivery, at, uids=list(receipt.taken), **_told(receipt))
     elif trouble in OF_THE_PEER and not peer_is_well:
         if _set(connection, delivery.id, None, at, receipt):
@@ -225,10 +227,12 @@ def settle(
         _refuse(connection, delivery, receipt, at)
 
 
-def commit(connection: sqlite3.Connection, transaction_uid: str, missing: str, at: datetime) -> bool:
+def commit(
+    connection: sqlite3.Connection, transaction_uid: str, kept: tuple[str, ...], missing: str, at: datetime
+) -> bool:
     """Note what a peer says of a storage commitment, inside the caller's transaction; False where nobody asked for it.
 
-    `missing` says which objects it does not commit to and why; empty where it commits to all of them.
+    `kept` are the objects it commits to; `missing` says which it does not, and why; empty where it commits to all of them.
     """
     row = connection.execute(
         "SELECT * FROM delivery WHERE transaction_uid = ? AND transaction_uid <> '' AND state <> 'delivered'",
@@ -247,7 +251,7 @@ def commit(connection: sqlite3.Connection, transaction_uid: str, missing: str, a
         transaction_uid,
     )
     warned = Trouble(row["trouble"]) if row["trouble"] == Trouble.WARNED else None
-    receipt = Receipt(Trouble.NOT_COMMITTED, missing) if missing else Receipt(warned, row["detail"])
+    receipt = Receipt(Trouble.NOT_COMMITTED, missing, kept) if missing else Receipt(warned, row["detail"], kept)
     settle(connection, delivery, receipt, at)
     return True
 

@@ -76,7 +76,7 @@ class Outbox(RuleBasedStateMachine):
         delivery = self._claim()
         if delivery is None or cut:
             return
-        receipt = Receipt(trouble, "because", awaits=awaits)
+        receipt = Receipt(trouble, "because", ("1.2.3",), awaits)
         with transaction(self.store):
             outbox.settle(self.store, delivery, receipt, self.now, well)
         if trouble in (None, Trouble.WARNED):
@@ -91,9 +91,9 @@ class Outbox(RuleBasedStateMachine):
     def answer(self, missing: str) -> None:
         uid, delivery = self.held.popitem()
         with transaction(self.store):
-            if outbox.commit(self.store, uid, missing, self.now) and not missing:
+            if outbox.commit(self.store, uid, ("1.2.3",), missing, self.now) and not missing:
                 self._arrived(delivery)
-            assert missing or not outbox.commit(self.store, uid, "", self.now)  # only once
+            assert missing or not outbox.commit(self.store, uid, ("1.2.3",), "", self.now)  # only once
 
     @rule(seconds=st.sampled_from([1, 5, 60, 900, 7200]))
     def wait(self, seconds: int) -> None:
