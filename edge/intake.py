@@ -42,6 +42,8 @@ SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000  # PS3.4 B
 PROCESSING_FAILURE, INVALID_ARGUMENT = 0x0110, 0x0115  # PS3.7 10.1.1.1.8
 WATCH_SECONDS = 2.0
 
+NO_SUCH_SERVICE = 0x0122  # SOP class not supported, PS3.7 C.4.2
+
 _URGENCY = {
     1: Urgency.HIGH
 }  # DIMSE Priority, PS3.7 9.3.1.1: 0 medium, 1 high, 2 low; a low one never goes below routine
@@ -135,6 +137,9 @@ class Intake:
 
     def find_orders(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
         """Answer a C-FIND request of the modality worklist; see `edge.ordering.find`."""
+        # pynetdicom accepts, as if for storage, classes that it does not know
+        if event.context.abstract_syntax != ordering.WORKLIST:
+            return iter([(NO_SUCH_SERVICE, None)])
         return ordering.find(event, self.config, self.store)
 
     def listen(self) -> AE:
@@ -142,25 +147,12 @@ class Intake:
 
         Raises `Misconfigured` when the port is taken.
         """
-        from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config, evt
-        from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-            ModalityWorklistInformationFind,
-            StorageCommitmentPushModel,
-            Verification,
-        )
+        from pynetdicom import evt
 
         settings = self.config.intake
         tempfile.tempdir = str(self.objects.incoming)  # where pynetdicom streams data sets to
-        _config.STORE_RECV_CHUNKED_DATASET = True
-        _config.UNRESTRICTED_STORAGE_SERVICE = True
-        _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False  # patients are in no log
-        logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # every oddity of every film is no news to an operator
-        ae = AE(settings.ae_title)
-        ae.maximum_pdu_size = 0  # no limit of ours: the sender chooses, and fewer, larger PDUs are twice as fast
+        ae = entity(self.config)
         ae.require_calling_aet = self.callers()
-        ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
-        ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
-        ae.add_supported_context(ModalityWorklistInformationFind)
         try:
             ae.start_server(
                 (settings.host, settings.port),
@@ -176,6 +168,27 @@ class Intake:
                 f"DICOM port {settings.host}:{settings.port}: {error.strerror}. Choose another intake.port in the settings."
             ) from error
         return ae
+
+
+def entity(config: Config) -> AE:
+    """The application entity behind the DICOM port, with everything that it negotiates; `edge/conformance.md` is made from it."""
+    from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config
+    from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+        ModalityWorklistInformationFind,
+        StorageCommitmentPushModel,
+        Verification,
+    )
+
+    _config.STORE_RECV_CHUNKED_DATASET = True
+    _config.UNRESTRICTED_STORAGE_SERVICE = True
+    _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False  # patients are in no log
+    logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # every oddity of every film is no news to an operator
+    ae = AE(config.intake.ae_title)
+    ae.maximum_pdu_size = 0  # no limit of ours: the sender chooses, and fewer, larger PDUs are twice as fast
+    ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
+    ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+    ae.add_supported_context(ModalityWorklistInformationFind)
+    return ae
 
 
 def sop_instance_uid(path: Path) -> str:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WORKLIST = "1.2.840.10008.5.1.4.31"
+"""Modality Worklist Information Model - FIND."""
 PENDING, PENDING_WARNING, CANCELLED = 0xFF00, 0xFF01, 0xFE00  # PS3.4 Table K.4-2
 OUT_OF_RESOURCES, NOT_A_QUERY, UNABLE_TO_PROCESS = 0xA700, 0xA900, 0xC000
 

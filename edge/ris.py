@@ -34,8 +34,7 @@ log = logging.getLogger(__name__)
 
 _config.LOG_RESPONSE_IDENTIFIERS = False  # patients are in no log, and what cannot be printed can still be read
 
-WORKLIST = "1.2.840.10008.5.1.4.31"
-"""Modality Worklist Information Model FIND."""
+CONTEXTS = {ordering.WORKLIST: (ExplicitVRLittleEndian, ImplicitVRLittleEndian)}
 MODALITIES = ("DX", "CR")
 DAYS = timedelta(days=1)
 """Orders from so long before today to so long after it are asked for: a night's work crosses midnight."""
@@ -75,7 +74,7 @@ def ask(config: Config, at: datetime) -> Answer:
             seconds=ris.seconds,
         )
     )
-    with peer.associated({WORKLIST: (ExplicitVRLittleEndian, ImplicitVRLittleEndian)}) as association:
+    with peer.associated(CONTEXTS) as association:
         if isinstance(association, Receipt):
             answer.trouble, answer.detail = association.trouble, association.detail
             return answer
@@ -94,7 +93,7 @@ def _hear(
     """Add what the RIS answers to one question, and say whether it may be asked another."""
     began = time.monotonic()
     try:
-        for said, found in association.send_c_find(question, WORKLIST):
+        for said, found in association.send_c_find(question, ordering.WORKLIST):
             status = said.get("Status")
             if status is None:
                 answer.trouble, answer.detail = peer.ended(began).trouble, ""
