@@ -22,7 +22,7 @@ pages = Blueprint("alerts", __name__)
 
 
 @pages.get("/alerts")
-@people.may(*people.CARERS, part=True)
+@people.may(*people.CARERS, part=True, locked=True)
 def current() -> Response:
     """The part of every page that calls; 304 while nothing has changed."""
     stamp = worklist.stamp_of("alerts")
@@ -63,7 +63,8 @@ def calling() -> tuple[list[Film], int]:
     see films, none in shadow mode."""
     store = here.store()
     accepted = acceptances.accepted(store)
-    if g.get("account") is None or g.account.role is Role.TECHNICIAN or accepted is None:
+    person = g.get("account") or g.get("locked")
+    if person is None or person.role is Role.TECHNICIAN or accepted is None:
         return [], 0
     immediate = results.latest(store, Outcome.IMMEDIATE, accepted)
     if not immediate:

@@ -39,11 +39,11 @@ OFFERED_AGAIN = ("act", "outcome", "reason", "years", "request")
 Page = TypeVar("Page", bound=Callable[..., object])
 
 
-def may(*roles: Role, part: bool = False) -> Callable[[Page], Page]:
-    """A page for people of these roles only."""
+def may(*roles: Role, part: bool = False, locked: bool = False) -> Callable[[Page], Page]:
+    """A page for people of these roles only; with `locked` it answers on a locked screen too, and names nobody there."""
 
     def decorate(page: Page) -> Page:
-        page.roles, page.part = roles, part  # type: ignore[attr-defined]
+        page.roles, page.part, page.locked = roles, part, locked  # type: ignore[attr-defined]
         return page
 
     return decorate
@@ -96,6 +96,8 @@ def guard() -> flask.typing.ResponseReturnValue | None:
     roles: tuple[Role, ...] | None = getattr(page, "roles", CARERS)
     part = getattr(page, "part", False)
     if roles is None:
+        return None
+    if g.locked and g.locked.role in roles and getattr(page, "locked", False):
         return None
     if g.account is None:
         return flask.Response(status=401) if part else _sign_in_first()

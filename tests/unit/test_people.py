@@ -305,6 +305,19 @@ def test_locking_and_signing_out(box: Box) -> None:
     assert client.get("/").status_code == 303 and events(box)[-1] == Event.SIGNED_OUT
 
 
+def test_a_locked_screen_calls_for_an_immediate_film_and_names_nobody(box: Box) -> None:
+    box.accept()
+    client = tablet(box, "Amina")
+    assert "DIALLO" in client.get("/alerts").text
+    post(client, "/lock")
+    for path in ("/alerts", "/sign-in"):
+        page = client.get(path).text
+        assert "Immediate: look at this film now." in page and "DIALLO" not in page and '/alert"' not in page
+    technician = tablet(box, "Tekla", Role.TECHNICIAN)
+    post(technician, "/lock")
+    assert technician.get("/alerts").status_code == 401 and "Immediate" not in technician.get("/sign-in").text
+
+
 def test_the_people_of_a_tablet_pick_their_name(box: Box) -> None:
     client = tablet(box)
     person(state(box), "Binta")
