@@ -140,6 +140,7 @@ def paths(films: Any) -> dict[str, str]:
         "arabic": f"/films/{films.soon}",
         "model": "/model",
         "register": "/register",
+        "records": f"/ledger?film={films.immediate}",
         "nothing": "/films/999",
     }
 

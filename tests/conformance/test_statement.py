@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
@@ -18,8 +19,11 @@ from pynetdicom.presentation import build_context, build_role
 from edge import conformance, ris
 from edge.config import Config, DicomSink, Intake, Ris
 from edge.intake import Intake as Process
+from edge.records import Outcome, Read, ReadKind
 from edge.sinks.dicom import Dicom
+from edge.stages import report
 from edge.state.store import now
+from tests import results
 
 UIDS = re.compile(r"`([\d.]+)`")
 COMMITMENT, WORKLIST = "1.2.840.10008.1.20.1", "1.2.840.10008.5.1.4.31"
@@ -122,6 +126,20 @@ def test_the_box_proposes_exactly_what_the_table_says() -> None:
     finally:
         server.shutdown()
     assert heard == told
+
+
+def test_nothing_private_is_written_and_each_object_is_of_a_class_that_the_table_names() -> None:
+    source = results.example()
+    read = Read(1, 1, 1, ReadKind.CONFIRM, "Awa Ndiaye", results.NOON, Outcome.IMMEDIATE, (), "", "")
+    made = [*report.documents(source), *report.assessment(source, read)]
+    objects = [dcmread(BytesIO(one.data)) for one in made if one.media_type == "application/dicom"]
+    classes = {str(one.SOPClassUID) for one in objects}
+    assert {one.kind for one in made} >= set(conformance.STORES)
+    assert classes == uids("proposals") & uids("classes")
+    assert [element.tag for one in objects for element in one.iterall() if element.tag.is_private] == []
+    assert {one.SpecificCharacterSet for one in objects} == {
+        name.strip("`") for name, _, written in table("charsets") if written == "yes"
+    }
 
 
 @pytest.mark.parametrize("kind", ["user", "provider"])
