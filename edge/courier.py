@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 from edge import config as settings
 from edge import memory, syslog
 from edge.config import Config
 from edge.records import Delivery, Document, Read, Receipt, Source, Trouble
-from edge.sinks import kinds, open_sink
+from edge.sinks import Sink, kinds, open_sink
 from edge.state import outbox, reads, results
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
@@ -30,6 +33,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 """A delivery that falls due makes no change in the database."""
+AFRESH_SECONDS = 300.0
+"""Idle for so long, a courier that has made DICOM objects starts afresh: Python gives no library back, and these are 50 MiB."""
 PATIENCE_SECONDS = 5.0
 """How long an attempt may go on when the courier stops; cut off, it is made again at the next start."""
 
@@ -41,6 +46,8 @@ class Desk:
         self.config = config
         self.objects = Objects(Path(config.state))
         self.kinds = {kind for sink in config.sinks for kind in kinds(sink)}
+        self.idle_since = math.inf
+        """When the last attempt ended; infinity while one is made, and before the first."""
         self._one = threading.Lock()
         self._made: tuple[Source, Read | None, tuple[Document, ...]] | None = None
 
@@ -73,7 +80,12 @@ class Courier:
         self.kinds = kinds(sink)
         self.store = store
         self.desk = desk
-        self.out = open_sink(sink)
+        self.sink = sink
+
+    @cached_property
+    def out(self) -> Sink:
+        """The way out itself, whose library is imported when there is something to send."""
+        return open_sink(self.sink)
 
     def step(self) -> bool:
         """Make one attempt if one is due, and say whether there was one."""
@@ -91,6 +103,7 @@ class Courier:
         return True
 
     def _attempt(self, delivery: Delivery) -> Receipt:
+        self.desk.idle_since = math.inf
         try:
             documents = self.desk.documents(self.store, delivery)
             chosen = [document for document in documents if document.kind in self.kinds]
@@ -98,6 +111,8 @@ class Courier:
         except Exception as error:  # whatever the film or a library brings, it costs this result and no other
             log.exception("film %d: its result could not be made for %s", delivery.arrival_id, self.name)
             return Receipt(Trouble.NOT_MADE, type(error).__name__)
+        finally:
+            self.desk.idle_since = time.monotonic()
 
 
 def _serve(config: Config, sink: settings.Sink, desk: Desk, stop: threading.Event) -> None:
@@ -142,7 +157,9 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
     ready()
     parent = os.getppid()
     while os.getppid() == parent and not stop.wait(LOOK_SECONDS):
-        pass
+        if time.monotonic() - desk.idle_since > AFRESH_SECONDS and "highdicom" in sys.modules:
+            # should an attempt begin just now, it is one that was interrupted
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  itself
     stop.set()
     end = time.monotonic() + PATIENCE_SECONDS
     for thread in threads:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from edge.config import Config
 from edge.records import (
     Arrival,
+    Assessment,
     Decision,
     Film,
     Finding,
@@ -27,6 +31,9 @@ from edge.records import (
     Urgency,
 )
 from edge.stages import decide
+from edge.state import arrivals, outbox
+from edge.state import results as stored
+from edge.state.store import now, open_store, transaction
 from edge.vocabulary import IMPRESSIONS, OVERRIDES
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -211,3 +218,14 @@ def example() -> Source:
     saliency = heat(np.array([[0, 0, 0], [0, 90, 200], [0, 40, 120]], np.uint8))
     station = Station("OUTPOST", "Centre de santé Nord", "Africa/Lagos")
     return Source(film(header, decision, saliency), PREVIEW, station)
+
+
+def decided(config: Config, number: int) -> None:
+    """What the worker commits at the end of a film."""
+    film = example().film
+    assert film.decision is not None
+    with closing(open_store(Path(config.state))) as store, transaction(store):
+        digest = Sha256(f"{number:064x}")
+        arrival, _ = arrivals.add(store, f"1.2.{number}", digest, "XRAY", now(), Urgency.ROUTINE)
+        stored.add(store, arrival, 1, Assessment(film.header, film.decision, None, {}), now())
+        outbox.of_result(store, config, arrival, 1, film.decision.outcome, now())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import subprocess
 import sys
 from contextlib import closing
@@ -24,6 +25,7 @@ from models import phantom
 from tests import fhir, peers
 from tests.box import ROOT, Box, free_port, until
 from tests.orthanc import Orthanc
+from tests.results import decided
 
 AI = {"SR", "OT", "PR"}
 """The modalities of what the AI sends: SR, picture, presentation state."""
@@ -190,3 +192,31 @@ def test_check_asks_each_way_out_and_says_what_to_do(tmp_path: Path) -> None:
     assert said[0].endswith("Have this box's AE title, or its user, allowed there.")
     assert said[1] == "✔ way out     PACS: takes every kind it is sent"
     assert said[2].startswith("✘ way out     share: It cannot be reached. (No such file or directory)")
+
+
+def test_an_idle_courier_starts_afresh_and_holds_no_library(tmp_path: Path) -> None:
+    """The same process, a good deal smaller, and still at work."""
+    with peers.pacs() as pacs:
+        box = Box(
+            tmp_path, "courier", sinks=[DicomSink(name="PACS", host="127.0.0.1", port=pacs.port, ae_title="PACS")]
+        )
+        script = (
+            "import sys, threading; from edge import config, courier; courier.AFRESH_SECONDS = 1.0;"
+            f"from pathlib import Path; courier.run(config.load(Path({str(box.file)!r})), threading.Event())"
+        )
+        decided(box.config, 1)
+        with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as process:
+            try:
+                box.delivered(1)
+                large = resident(process.pid)
+                until(lambda: resident(process.pid) < large - 20, "it starts afresh")
+                decided(box.config, 2)
+                box.delivered(2)
+            finally:
+                process.kill()
+
+
+def resident(pid: int) -> float:
+    """The memory of a process, in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
