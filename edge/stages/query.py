@@ -120,7 +120,7 @@ def matches(query: Dataset, answer: Dataset) -> bool:
     return all(
         _fits(key, answer[key.tag])
         for key in query
-        if key.tag in answer and key.keyword not in _UNMATCHED and key.value
+        if key.tag in answer and key.keyword not in _UNMATCHED and _asks(key)
     )
 
 

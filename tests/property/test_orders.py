@@ -178,6 +178,22 @@ def _stated(asked: str, value: str) -> bool:
     return re.fullmatch(described, value, re.DOTALL) is not None
 
 
+@given(registered)
+def test_keys_without_a_value_ask_for_nothing(order: Order) -> None:
+    """Modalities list every attribute they would like to have, also in sequences of which this box has no item."""
+    asked, study = Dataset(), Dataset()
+    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "", ""
+    asked.ReferencedStudySequence = asked.ReferencedPatientSequence = [study]
+    asked.RequestedProcedureCodeSequence = asked.ScheduledProcedureStepSequence = [Dataset()]
+    asked.PatientName = asked.PatientID = asked.PatientBirthDate = asked.AdmissionID = ""
+    asked.add_new("MedicalAlerts", "LO", "  ")
+    whole = query.item(order, PROCEDURE, Station(), "ROOM1", asked)
+    assert query.matches(asked, whole) and query.supports(asked, whole)
+    back = query.answer(asked, whole)
+    assert back.RequestedProcedureCodeSequence[0].CodeValue == "30745-4"
+    assert len(back.ReferencedStudySequence) == 0
+
+
 @given(queries(), registered)
 def test_nothing_is_answered_that_was_not_asked_for(asked: Dataset, order: Order) -> None:
     whole = query.item(order, PROCEDURE, Station(), "ROOM1", asked)
