@@ -393,6 +393,30 @@ class Document:
     data: bytes = field(repr=False)
 
 
+class Concern(StrEnum):
+    """Why a document does not leave toward the hub."""
+
+    NO_FORM = "no_form"
+    """Nobody has said what of this kind of document may leave."""
+    UNREADABLE = "unreadable"
+    """It is not what its kind is."""
+    TEXT_NOT_FOUND = "text_not_found"
+    """The film says that text is burned in, and none was found."""
+    TEXT_OVER_ANATOMY = "text_over_anatomy"
+    TOO_MUCH_TEXT = "too_much_text"
+    TEXT_REMAINS = "text_remains"
+    """After the text was blanked there still is what looks like text."""
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """A document that stays home: it might say whose film it is."""
+
+    concern: Concern
+    detail: str = ""
+    """For the technician, in English; never a patient's data."""
+
+
 class Trouble(StrEnum):
     """Why a result is not, or not quite, where it shall be; `edge.words` has the sentence and the next step of each."""
 

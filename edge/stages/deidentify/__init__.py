@@ -1,0 +1,29 @@
+"""De-identify: the one door through which everything leaves toward the hub (PS3.15 Annex E).
+
+What may leave is an allow-list: `table.tsv` for DICOM, `fields.tsv` for the rest. Each document is made anew of what is allowed;
+what nobody allowed cannot be in it. A document that might say whose film it is stays home, which is a value, not an exception.
+"""
+
+from __future__ import annotations
+
+from edge.records import Concern, Document, Header, Withheld
+from edge.stages.deidentify import datasets, fields
+from edge.stages.deidentify.datasets import film
+from edge.stages.deidentify.door import Door
+
+__all__ = ["Door", "deidentify", "film"]
+
+
+def deidentify(document: Document, header: Header, door: Door) -> Document | Withheld:
+    """A result of the film with that header, as it may leave; a film itself goes through `film`, with its rendition.
+
+    Pictures with words burned in stay home: their words are the day of the film, and that they are preliminary, and cannot be
+    cleaned of the one without losing the other. HL7 v2 is for the clinic's own systems.
+    """
+    if document.kind in ("sr", "assessment", "gsps"):
+        return datasets.structured(document, header, door)
+    if document.kind == "fhir":
+        return fields.bundle(document, header, door)
+    if document.kind == "packet":
+        return fields.packet(document, door)
+    return Withheld(Concern.NO_FORM, document.kind)
