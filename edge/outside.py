@@ -47,7 +47,8 @@ def _terms(manifest: Manifest) -> Iterator[terms.Term]:
     yield from (term for term in vars(terms).values() if isinstance(term, terms.Term))
     yield from terms.OUTCOMES.values()
     yield from terms.KINDS.values()
-    yield from (terms.Term(terms.OUTPOST, reason.value, words.REASONS[reason][0]) for reason in Reason)
+    yield terms.Term("RFC5646", "en", "English")
+    yield from (terms.why_not(reason) for reason in Reason)
     for choice in (*vocabulary.IMPRESSIONS.values(), *vocabulary.OVERRIDES.values(), vocabulary.NOT_ASSESSED):
         yield terms.Term(choice.scheme, choice.code, choice.text)
         yield terms.chosen(choice.key)

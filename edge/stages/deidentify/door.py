@@ -61,7 +61,8 @@ class Door:
 
     def person(self, name: str) -> str:
         """The pseudonym of somebody who reads or decides."""
-        return self.name("reader", name) if name.strip("^= ") else ""
+        plain = " ".join(name.replace("^", " ").replace("=", " ").split())  # alike in DICOM and in FHIR
+        return self.name("reader", plain) if plain else ""
 
     def patient(self, header: Header) -> Patient:
         """Who a film's patient is outside of the site."""
