@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, MutableSequence
 from datetime import datetime
 
-import numpy as np
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage
 
 from edge.records import Concern, Document, Header, Rendition, Withheld
@@ -78,8 +77,9 @@ def film(dataset: Dataset, rendition: Rendition, header: Header, door: Door) -> 
 def structured(document: Document, header: Header, door: Door) -> Document | Withheld:
     """An SR or a GSPS."""
     try:
-        dataset = dcmread(io.BytesIO(document.data))
-    except (InvalidDicomError, OSError, ValueError) as error:
+        with warnings.catch_warnings(action="ignore"):
+            dataset = dcmread(io.BytesIO(document.data))
+    except Exception as error:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
         return Withheld(Concern.UNREADABLE, type(error).__name__)
     patient = door.patient(header)
     ds = _clean(dataset, patient, door)
@@ -128,6 +128,8 @@ def _clean(dataset: Dataset, patient: Patient, door: Door) -> Dataset:
             if (element.VR == "SQ") != (_vr(row) == "SQ"):
                 continue
             value = _value(element, row, patient, door)
+            if row.action == "K" and value == [] and element.value:
+                continue  # a sequence of which nothing is left
             made.add(DataElement(tag, _vr(row), value))
         except Exception:  # noqa: BLE001, S112  pydicom raises nearly everything on damaged values: what it cannot read stays
             continue
@@ -149,18 +151,19 @@ def _value(element: DataElement, row: Row, patient: Patient, door: Door) -> obje
         return [_moved(text, vr, patient) for text in texts]
     if row.action in ("K", "C"):
         kept = [_kept(text, row, patient, door) for text in texts]
-        return [] if None in kept else kept
+        return None if None in kept else kept or None
     if row.action == "D":
         if vr == "PN":
             return [door.person(text) for text in texts]
         return "REMOVED" if row.keyword == "VerifyingOrganization" else door.name("tracked", *texts)
-    return []
+    return None
 
 
 def _several(value: object) -> Iterable[object]:
     if value is None:
         return ()
-    return value if not isinstance(value, (str, bytes)) and isinstance(value, Iterable) else (value,)
+    # a person's name can be iterated too, letter by letter
+    return value if isinstance(value, (MutableSequence, tuple)) else (value,)
 
 
 def _items(element: DataElement, patient: Patient, door: Door) -> Iterable[Dataset]:
@@ -234,7 +237,7 @@ def _number(text: str, vr: str) -> object:
         return None
     if vr in ("DS", "IS"):
         return f"{value:.6g}" if vr == "DS" else str(int(value))
-    return float(np.float32(f"{value:.6g}")) if vr in ("FL", "FD") else int(value)
+    return float(f"{value:.6g}") if vr in ("FL", "FD") else int(value)
 
 
 def _moved(text: str, vr: str, patient: Patient) -> str:
