@@ -27,6 +27,8 @@ class Pacs:
     port: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
     """By SOP Class UID; success for those that are not there."""
+    poison: frozenset[str] = frozenset()
+    """Objects over which it aborts the association."""
     got: list[str] = field(default_factory=list)
     """The SOP Instance UIDs of each C-STORE."""
     asked: list[Dataset] = field(default_factory=list)
@@ -51,7 +53,7 @@ def pacs(
         peer.got.append(str(event.request.AffectedSOPInstanceUID))
         if hangs is not None:
             hangs.wait(60)
-        if aborts:
+        if aborts or peer.got[-1] in peer.poison:
             event.assoc.abort()
         return peer.statuses.get(str(event.request.AffectedSOPClassUID), 0x0000)
 

@@ -341,9 +341,12 @@ def ways(connection: sqlite3.Connection, config: Config) -> list[Way]:
         f" FROM delivery LEFT JOIN sink ON sink.name = delivery.sink WHERE {_OPEN} GROUP BY delivery.sink"
     )
     unsent = {row["sink"]: row for row in rows}
-    warned = dict(
-        map(tuple, connection.execute("SELECT sink, COUNT(*) FROM delivery WHERE trouble = 'warned' GROUP BY sink"))
-    )
+    warned = {
+        row["sink"]: row
+        for row in connection.execute(
+            "SELECT sink, COUNT(*) AS count, MAX(detail) AS detail FROM delivery WHERE trouble = 'warned' GROUP BY sink"
+        )
+    }
     peers = {row["name"]: row for row in connection.execute("SELECT * FROM sink WHERE failures > 0")}
     refusals: dict[str, sqlite3.Row] = {}
     for row in connection.execute(
@@ -356,7 +359,7 @@ def ways(connection: sqlite3.Connection, config: Config) -> list[Way]:
     found = []
     for name in [*named, *sorted(set(unsent) - set(named))]:
         row, peer, refusal = unsent.get(name), peers.get(name), refusals.get(name)
-        said = peer if peer is not None else refusal
+        said = peer or refusal or warned.get(name)
         trouble = Trouble(peer["trouble"]) if peer is not None else None
         found.append(
             Way(
@@ -364,7 +367,7 @@ def ways(connection: sqlite3.Connection, config: Config) -> list[Way]:
                 waiting=0 if row is None else row["waiting"],
                 refused=0 if row is None else row["refused"],
                 refusal=None if refusal is None or row is None else Trouble(refusal["trouble"]),
-                warned=warned.get(name, 0),
+                warned=warned[name]["count"] if name in warned else 0,
                 oldest=None if row is None else datetime.fromisoformat(row["oldest"]),
                 trouble=trouble if name in named else Trouble.NOT_CONFIGURED,
                 detail="" if said is None else said["detail"],

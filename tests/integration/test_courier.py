@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import resource
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -16,7 +17,8 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from edge.config import DicomSink, DicomwebSink, FhirSink, FolderSink, Hl7Sink
-from edge.records import Outcome, Read, ReadKind
+from edge.courier import Desk
+from edge.records import Delivery, Outcome, Read, ReadKind, Trouble
 from edge.samples import film
 from edge.sending import send
 from edge.state import audit, outbox, reads
@@ -174,6 +176,37 @@ def test_a_folder_gets_every_form_while_a_pacs_hangs_and_another_is_away(tmp_pat
     assert {"sr", "sc", "fhir", "oru"} <= kinds
     (bundle,) = share.glob("*.json")
     assert json.loads(bundle.read_bytes())["type"] == "transaction"
+
+
+def test_a_result_that_takes_the_pacs_down_waits_alone(tmp_path: Path) -> None:
+    """It is the one to blame, by its name and with its next attempt; the others arrive, each object once."""
+    with peers.pacs() as pacs:
+        sink = DicomSink(name="PACS", host="127.0.0.1", port=pacs.port, ae_title="PACS", seconds=5)
+        box = Box(tmp_path, "courier", sinks=[sink])
+        for number in range(1, 5):
+            decided(box.config, number)
+        with closing(open_store(Path(box.config.state))) as store:
+            wanted = {number: uids(box, store, number) for number in range(1, 5)}
+            pacs.poison = frozenset(wanted[2])
+            box.launch()
+            try:
+                until(lambda: sum(one[0] == "delivered" for one in box.deliveries().values()) == 3, "the others arrive")
+                until(lambda: box.deliveries()["PACS", 2, 1, 0][0] == "refused", "one is refused")
+            finally:
+                box.process.kill()
+                box.process.wait()
+            (way,) = outbox.ways(store, box.config)
+        assert (way.waiting, way.refused, way.refusal, way.trouble) == (1, 1, Trouble.CLOSED, None)
+        assert way.next_at is not None and way.next_at > now()
+        assert sorted(uid for uid in pacs.got if uid not in pacs.poison) == sorted(wanted[1] + wanted[3] + wanted[4])
+        assert sum(uid in pacs.poison for uid in pacs.got) == 1
+
+
+def uids(box: Box, store: sqlite3.Connection, film: int) -> list[str]:
+    """What the DICOM objects of a film's result are called."""
+    delivery = Delivery(film, "PACS", film, 1, None, 1, now(), "")
+    documents = Desk(box.config).documents(store, delivery)
+    return [one.uid for one in documents if one.kind in ("sr", "sc", "gsps")]
 
 
 def test_check_asks_each_way_out_and_says_what_to_do(tmp_path: Path) -> None:

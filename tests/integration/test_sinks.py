@@ -16,15 +16,17 @@ import pytest
 import trustme
 from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+from pynetdicom import AE, build_role
 
-from edge.config import DicomSink, DicomwebSink, FhirSink, FolderSink, Hl7Sink
+from edge import config as settings
+from edge.config import Config, DicomSink, DicomwebSink, FhirSink, FolderSink, Hl7Sink, Intake
 from edge.records import Delivery, Document, Receipt, Trouble
 from edge.samples import film
-from edge.sinks import open_sink
+from edge.sinks import commitment, open_sink
 from edge.stages import report
 from models import phantom
 from tests import fhir, peers, results
-from tests.box import free_port, until
+from tests.box import Box, free_port, until
 from tests.conftest import peer
 from tests.orthanc import Orthanc
 
@@ -176,6 +178,27 @@ def test_a_pacs_that_offers_no_commitment_is_told_so() -> None:
         told = Receipt(Trouble.NOT_COMMITTED, "does not offer storage commitment", (SR.uid, SC.uid))
         assert given(dicom(pacs.port, commitment=True), *BOTH) == told
         assert open_sink(dicom(pacs.port, commitment=True)).probe().trouble is Trouble.NOT_COMMITTED
+
+
+@pytest.mark.parametrize("caller", ["PACS", "STRANGER"])
+def test_only_a_pacs_that_was_asked_calls_back(tmp_path: Path, caller: str) -> None:
+    """Where senders are named, a PACS that commits may call too; what it was not asked for is no commitment."""
+    box = Box(tmp_path, "intake")
+    sinks = (dicom(104, commitment=True),)
+    named = Intake(port=box.port, calling_ae_titles=("ROOM1",), disk_floor_mib=0)
+    settings.save(Config(state=box.config.state, intake=named, sinks=sinks), box.file)
+    with box:
+        ae = AE(caller)
+        ae.add_requested_context(commitment.CLASS)
+        role = build_role(commitment.CLASS, scp_role=True)
+        association = ae.associate("127.0.0.1", box.port, ae_title="OUTPOST", ext_neg=[role])
+        assert association.is_established is (caller == "PACS")
+        if caller == "PACS":
+            report = Dataset()
+            report.TransactionUID, report.ReferencedSOPSequence = "2.25.42", []
+            status, _ = association.send_n_event_report(report, 1, commitment.CLASS, commitment.INSTANCE)
+            association.release()
+            assert status.Status == 0x0115
 
 
 # encryption
