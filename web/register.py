@@ -55,6 +55,7 @@ def register() -> flask.typing.ResponseReturnValue:
             again = _("This patient is on the list already, below. Take that entry off first, or leave it as it is.")
             return _page(typed, {"patient_id": again}), 422
         order, new = orders.register(store, order, key)
+        orders.forget(store, at)
         if new:
             audit.append(
                 store,

@@ -144,10 +144,13 @@ def _end(connection: sqlite3.Connection, order_id: int, ended: Ended, at: dateti
 
 
 def forget(connection: sqlite3.Connection, at: datetime) -> int:
-    """Remove what no film can find any more and no film came of, inside the caller's transaction; says how many."""
+    """Remove what no film can find any more and no film came of, inside the caller's transaction; says how many.
+
+    The last one stays, so that no number is given twice.
+    """
     return connection.execute(
         "DELETE FROM imaging_order WHERE NOT EXISTS (SELECT 1 FROM ordered_film WHERE order_id = imaging_order.id)"
-        " AND CASE WHEN ended_at IS NOT NULL THEN ended_at <= :late"
+        " AND id < (SELECT MAX(id) FROM imaging_order) AND CASE WHEN ended_at IS NOT NULL THEN ended_at <= :late"
         " ELSE source = 'tablet' AND made_at <= :listed END",
         {"late": (at - LATE).isoformat(), "listed": (at - LISTED - LATE).isoformat()},
     ).rowcount

@@ -197,7 +197,7 @@ def test_a_person_may_enter_the_age_while_that_of_the_order_is_on_its_way(box: B
 def test_a_vanished_or_cancelled_order_leaves_its_films_alone(box: Box) -> None:
     number = assessed(box, SAID)
     gone, off = replace(ORDER, StudyInstanceUID="1.2.4"), replace(ORDER, StudyInstanceUID="1.2.5")
-    follow(box, ORDER, gone, off)
+    follow(box, ORDER, off, gone)
     meet_all(box)
     assert orders.expected(box.store) == 2
     follow(box, whole=False)  # an answer that was cut off tells nothing of what it does not name

@@ -158,11 +158,23 @@ def test_an_entry_is_taken_off_once(box: Box) -> None:
 
 def test_an_entry_is_gone_after_a_day(box: Box) -> None:
     post(box)
-    assert len(orders.listed(box.store, now() + timedelta(hours=23))) == 1
+    post(box, request="another-key-of-the-page", patient_id="P-8")
+    assert len(orders.listed(box.store, now() + timedelta(hours=23))) == 2
     assert orders.listed(box.store, now() + timedelta(hours=25)) == []
     with transaction(box.store):
         assert orders.forget(box.store, now() + timedelta(days=2)) == 0
         assert orders.forget(box.store, now() + timedelta(days=4)) == 1
+
+
+def test_registering_forgets_who_was_registered_days_ago(box: Box) -> None:
+    post(box)
+    old = listed(box)[0].id
+    with transaction(box.store):
+        box.store.execute("UPDATE imaging_order SET made_at = ?", ((now() - timedelta(days=4)).isoformat(),))
+    post(box, request="another-key-of-the-page", family="Diallo")
+    with pytest.raises(KeyError):
+        orders.get(box.store, old)
+    assert [order.PatientName for order in listed(box)] == ["Diallo^Chidi"]
 
 
 def test_a_technician_sees_no_patients_and_registers_none(box: Box) -> None:
