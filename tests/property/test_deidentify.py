@@ -45,7 +45,9 @@ def gray(seed: int) -> seeds.Gray:
     return phantom.chest(seed, (330, 300))
 
 
-def through(ds: Dataset, folder: Path, way_out: Door) -> tuple[Header, list[Document], list[Withheld]]:
+def through(
+    ds: Dataset, folder: Path, way_out: Door, results_too: bool = True
+) -> tuple[Header, list[Document], list[Withheld]]:
     """All that a film and its results become on their way to the hub, from the file that came."""
     path = folder / "film.dcm"
     ds.save_as(path, enforce_file_format=True)
@@ -54,19 +56,23 @@ def through(ds: Dataset, folder: Path, way_out: Door) -> tuple[Header, list[Docu
     dataset, said = parsed
     rendition = decode.render(dataset)
     assert not isinstance(rendition, Refusal)
+    gone = film(dataset, rendition, said, way_out)
+    made = [gone, *(_results(said, way_out) if results_too else ())]
+    leaves = [one for one in made if isinstance(one, Document)]
+    return said, leaves, [one for one in made if isinstance(one, Withheld)]
+
+
+def _results(said: Header, way_out: Door) -> list[Document | Withheld]:
     decision = decide.decide((results.PNEUMONIA, results.OPACITY), "cxr-lite0 0.1.0", DEVICE)
     source = results.example()
     source = replace(source, film=replace(source.film, header=said, decision=decision))
     read = Read(7, 1, 1, ReadKind.OVERRIDE, said.PatientName, results.NOON, Outcome.SOON, ("heart",), "missed", "")
     packet = {"kind": "drift", "day": "2027-05-05", "films": 3, "who": said.PatientName, "model": said.PatientID}
-    made = [
-        film(dataset, rendition, said, way_out),
+    return [
         *(deidentify(one, said, way_out) for one in report.documents(source, KINDS)),
         *(deidentify(one, said, way_out) for one in report.assessment(source, read, KINDS)),
         deidentify(Document("packet", "application/json", "", json.dumps(packet).encode()), said, way_out),
     ]
-    leaves = [one for one in made if isinstance(one, Document)]
-    return said, leaves, [one for one in made if isinstance(one, Withheld)]
 
 
 def leaks(leaves: list[Document], who: seeds.Person) -> dict[str, set[str]]:
@@ -91,7 +97,8 @@ def test_not_one_seed_of_500_films_leaves(tmp_path: Path, way_out: Door) -> None
     kept, kinds, burned = Counter[str](), Counter[str](), 0
     for number in range(FILMS):
         who, ds, mask = seeded(number)
-        _, leaves, home = through(ds, tmp_path, way_out)
+        # what a result says of its patient comes from the film's header: every second film's will do
+        _, leaves, home = through(ds, tmp_path, way_out, results_too=number % 2 == 0)
         assert leaks(leaves, who) == {}, number
         kinds.update(one.kind for one in leaves)
         kept.update(one.concern.value for one in home)
@@ -100,9 +107,9 @@ def test_not_one_seed_of_500_films_leaves(tmp_path: Path, way_out: Door) -> None
                 burned += 1
                 shown = dcmread(io.BytesIO(one.data)).pixel_array
                 assert not shown[mask].any(), f"film {number}: a burned-in text leaves"
-    assert kinds == {
-        "sr": FILMS, "gsps": FILMS, "fhir": 2 * FILMS, "assessment": FILMS, "packet": FILMS, "film": kinds["film"],
-    }  # fmt: skip
+    half = FILMS // 2
+    results_ = {"sr": half, "gsps": half, "fhir": 2 * half, "assessment": half, "packet": half}
+    assert kinds == {**results_, "film": kinds["film"]}
     assert burned + kept.total() == FILMS // 4
     assert kinds["film"] >= 0.85 * FILMS
     assert burned > 50
