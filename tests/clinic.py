@@ -249,6 +249,9 @@ PARTS = frozenset(
         "pictures.film",
         "pictures.preview",
         "pictures.saliency",
+        "tablet.manifest",
+        "tablet.worker",
+        "tablet.away",
     }
 )
-"""What pages fetch for themselves."""
+"""What pages fetch for themselves, and the page that leaves by itself as soon as the box answers (test_away.py)."""
