@@ -90,7 +90,7 @@ def test_ohif_shows_the_finding_and_its_region(tmp_path: Path, tmp_path_factory:
     film(phantom.chest(4, opacity=True), "Mwangi^Neema", "002Y", "F").save_as(path, enforce_file_format=True)
     parsed = header.read(path)
     assert isinstance(parsed, tuple)
-    saliency = results.heat(np.array([[0, 0, 0], [0, 90, 200], [0, 40, 120]], np.uint8))
+    saliency = results.heat(np.array([[0, 0, 0], [200, 90, 0], [120, 40, 0]], np.uint8))
     decision = decide.decide((results.PNEUMONIA,), "cxr-lite0 0.1.0", "2.25.314159265358979")
     source = Source(results.film(parsed[1], decision, saliency), None, Station("OUTPOST"))
     (sr,) = report.documents(source, ("sr",))
@@ -104,7 +104,7 @@ def test_ohif_shows_the_finding_and_its_region(tmp_path: Path, tmp_path_factory:
         page.set_default_timeout(PATIENCE)
         page.goto(f"{url}/viewer?StudyInstanceUIDs={dcmread(path).StudyInstanceUID}")
         page.get_by_text("Skip all").click()  # the tour
-        page.get_by_text("AI triage, preliminary: Pneumonia").first.dblclick()
+        page.get_by_text("Pneumonia: AI triage, preliminary").first.dblclick()
         page.get_by_text("Probability: 87.10 %").first.wait_for()
         assert "Lower end of the 95 % interval: 80.20 %" in page.inner_text("body")
         outline = page.locator("svg.svg-layer polyline").first
@@ -112,8 +112,8 @@ def test_ohif_shows_the_finding_and_its_region(tmp_path: Path, tmp_path_factory:
         page.screenshot(path=str(pictures / "ohif.png"))
         shown = page.locator("svg.svg-layer").first.bounding_box()
         browser.close()
-    # the film, a square, fills the height of its window: two of three thirds down, and from two to three thirds across
+    # the film, a square, fills the height of its window: two of three thirds down, and the first of three across
     corners = drawn.reshape(-1, 2)
     side, middle = shown["height"], shown["width"] / 2
-    expected = np.array([[middle + side / 6, side / 3], [middle + side / 2, side]])
+    expected = np.array([[middle - side / 2, side / 3], [middle - side / 6, side]])
     assert np.allclose([corners.min(axis=0), corners.max(axis=0)], expected, atol=side / 50)

@@ -63,7 +63,7 @@ def document(content: Content, leading: Finding | None, region: tuple[Point, ...
     fill(ds, content, observer, parts, [dicom.film(content)])
     # a viewer's list of series is where most people look first, and OHIF names the finding nowhere else
     named = terms.of_finding(leading) if leading is not None else terms.OUTCOMES[content.decision.outcome]
-    ds.SeriesDescription = dicom.short(f"{ds.SeriesDescription}: {named.meaning}") or ds.SeriesDescription
+    ds.SeriesDescription = dicom.short(f"{named.meaning}: {ds.SeriesDescription}") or ds.SeriesDescription
     dicom.made_at(ds, content.decided_at)
     ds.ContentDate, ds.ContentTime = ds.InstanceCreationDate, ds.InstanceCreationTime
     ds.PreliminaryFlag, ds.VerificationFlag = "PRELIMINARY", "UNVERIFIED"
