@@ -35,7 +35,7 @@ LOOK_SECONDS = 1.0
 """A delivery that falls due makes no change in the database."""
 AFRESH_SECONDS = 300.0
 """Idle for so long, a courier that has made DICOM objects starts afresh: Python gives no library back, and these are 50 MiB."""
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 3.0
 """How long an attempt may go on when the courier stops; cut off, it is made again at the next start."""
 
 
@@ -164,3 +164,5 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
     end = time.monotonic() + PATIENCE_SECONDS
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        os._exit(0)  # a thread of pynetdicom's would keep this process for as long as its peer hangs

@@ -25,7 +25,7 @@ from edge.state import audit, outbox, reads
 from edge.state.store import now, open_store, transaction
 from models import phantom
 from tests import fhir, peers
-from tests.box import ROOT, Box, free_port, until
+from tests.box import PATIENCE, ROOT, Box, free_port, until
 from tests.orthanc import Orthanc
 from tests.results import decided
 
@@ -164,12 +164,17 @@ def test_a_folder_gets_every_form_while_a_pacs_hangs_and_another_is_away(tmp_pat
             Hl7Sink(name="away", host="127.0.0.1", port=free_port()),
             FolderSink(name="share", path=str(share)),
         ]
-        with Box(tmp_path, sinks=sinks) as box:
-            send("127.0.0.1", box.port, "OUTPOST", sample(tmp_path))
-            until(lambda: box.deliveries().get(("share", 1, 1, 0), ("",))[0] == "delivered", "the folder has it")
-            states = {name: state for (name, *_), state in box.deliveries().items()}
-            with closing(open_store(Path(box.config.state))) as store:
-                ways = {way.sink: way for way in outbox.ways(store, box.config)}
+        box = Box(tmp_path, "courier", sinks=sinks)
+        decided(box.config, 1)
+        box.launch()
+        until(lambda: box.deliveries()["share", 1, 1, 0][0] == "delivered", "the folder has it")
+        until(lambda: box.deliveries()["away", 1, 1, 0][1] == Trouble.UNREACHABLE, "one is found to be away")
+        until(lambda: box.deliveries()["hangs", 1, 1, 0][2] == 1, "one hangs")
+        states = {name: state for (name, *_), state in box.deliveries().items()}
+        with closing(open_store(Path(box.config.state))) as store:
+            ways = {way.sink: way for way in outbox.ways(store, box.config)}
+        box.process.terminate()  # the peer hangs still
+        assert box.process.wait(PATIENCE) == 0
     assert states["hangs"] == ("waiting", "interrupted", 1) and states["away"][0] == "waiting"
     assert ways["away"].next_at is not None
     kinds = {path.name.partition("-")[0] for path in share.iterdir()}
