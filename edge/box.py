@@ -7,6 +7,7 @@ crashes a codec or never ends costs that film and nothing else; so is the courie
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sqlite3
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 0.5
 PATIENCE_SECONDS = 5.0
 """How long a worker may take to finish what it is doing when the box stops."""
+PARENT = "OUTPOST_PARENT"
+"""The variable that tells a child which process started it: that one may be gone before the child can ask."""
 
 
 class Child:
@@ -58,7 +61,9 @@ class Child:
             settings.save(self.config, path)
             command = [sys.executable, "-m", "edge", "--config", str(path), self.command]
             while not self._stop.is_set():
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, env=os.environ | {PARENT: str(os.getpid())}
+                )
                 while process.poll() is None and not self._stop.wait(WATCH_SECONDS):
                     self._look(store, process)
                 self._end(process)
@@ -202,6 +207,11 @@ def recorded(config: Config) -> Iterator[None]:
     finally:
         with closing(open_store(Path(config.state))) as store, transaction(store):
             audit.append(store, audit.Event.STOPPED, "box", now())
+
+
+def orphaned() -> bool:
+    """Whether the box that started this process is gone; never for a process that no box has started."""
+    return os.environ.get(PARENT, str(os.getppid())) != str(os.getppid())
 
 
 def stop_on_signal() -> threading.Event:

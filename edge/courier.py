@@ -21,6 +21,7 @@ from pathlib import Path
 
 from edge import config as settings
 from edge import memory, syslog
+from edge.box import orphaned
 from edge.config import Config
 from edge.records import Delivery, Document, Read, Receipt, Source, Trouble
 from edge.sinks import Sink, kinds, open_sink
@@ -155,8 +156,7 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
     for thread in threads:
         thread.start()
     ready()
-    parent = os.getppid()
-    while os.getppid() == parent and not stop.wait(LOOK_SECONDS):
+    while not orphaned() and not stop.wait(LOOK_SECONDS):
         if time.monotonic() - desk.idle_since > AFRESH_SECONDS and "highdicom" in sys.modules:
             # should an attempt begin just now, it is one that was interrupted
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  itself

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import resource
 import sqlite3
 import threading
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge import acceptance, memory, ordering, passport
+from edge.box import orphaned
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
 from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition
@@ -323,8 +323,8 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
             notices.clear(store, "worker")
         worker.follow()
         ready()
-        parent, seen, idle = os.getppid(), -1, False
-        while not stop.is_set() and os.getppid() == parent:
+        seen, idle = -1, False
+        while not stop.is_set() and not orphaned():
             if worker.step():
                 idle = False
                 continue

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +14,8 @@ from pathlib import Path
 import pytest
 from pydicom.uid import generate_uid
 
+from edge import box
+from edge.config import Config, Intake, save
 from edge.errors import Transient
 from edge.samples import film
 from edge.sending import send
@@ -108,3 +113,12 @@ def finish(box: Box, acknowledged: set[str]) -> None:
     counted = outcomes(Path(box.config.state))
     assert acknowledged <= set(counted)
     assert set(counted.values()) == {1}
+
+
+@pytest.mark.parametrize("command", ["worker", "courier"])
+def test_a_child_whose_box_died_before_it_was_ready_ends_by_itself(state: Path, command: str) -> None:
+    path = state / "settings.toml"
+    save(Config(state=str(state), intake=Intake(disk_floor_mib=0)), path)
+    gone = os.environ | {box.PARENT: "1"}  # another process than the one that starts it here
+    ended = subprocess.run([sys.executable, "-m", "edge", "--config", str(path), command], env=gone, timeout=PATIENCE)
+    assert ended.returncode == 0
