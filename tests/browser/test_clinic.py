@@ -167,7 +167,7 @@ def test_every_page_is_accessible(browser: Any, box: Any, size: str, tmp_path_fa
                 """[...document.querySelectorAll('a, button, input:not(label input), summary, label:has(input)')].filter(e => {
                     const box = e.getBoundingClientRect();
                     const after = getComputedStyle(e, '::after');
-                    return box.width > 1 && box.top >= 0 && after.position !== 'absolute' && Math.round(box.height) < 44;
+                    return box.width > 1 && box.top >= 0 && after.position !== 'absolute' && Math.round(box.height) < 48;
                 }).map(e => e.outerHTML)"""
             )
             assert small == [], f"{name}: too small for a finger"

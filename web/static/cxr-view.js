@@ -4,7 +4,7 @@
 // says what it does in data-do. Nothing here is mirrored in right-to-left pages: left of the film stays left.
 
 const WHITE = 65535;
-const MOVING_MS = 120; // while frames follow each other closer than this they are drawn rough, then once more fine
+const MOVING_MS = 400; // while frames follow each other closer than this they are drawn rough, then once more fine
 
 /** The pixels of a 16-bit gray PNG (RFC 2083), which browsers would cut down to 8 bits. */
 async function read16(url) {
@@ -236,7 +236,7 @@ class CxrView extends HTMLElement {
       this.paint({ matrix: this.matrix, center: this.center, width: this.width, inverted: this.inverted, rough });
       this.drawn = performance.now();
       clearTimeout(this.settling);
-      if (rough) this.settling = setTimeout(() => this.draw(), 2 * MOVING_MS);
+      if (rough) this.settling = setTimeout(() => this.draw(), MOVING_MS + 50);
       this.overlay();
       for (const [name, value] of [["brightness", WHITE - this.center], ["contrast", WHITE - this.width]]) {
         const slider = this.viewer.querySelector(`[name=${name}]`);
