@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from edge.records import Decision, Document, Grays, Header, Outcome, Read, ReadKind, Reason, Refusal, Source
+from edge.config import DicomSink, DicomwebSink
+from edge.records import Decision, Delivery, Document, Grays, Header, Outcome, Read, ReadKind, Reason, Refusal, Source
+from edge.sinks import open_sink
 from edge.stages import decide, report
 from edge.vocabulary import IMPRESSIONS, OVERRIDES
 from tests import results
 from tests.conftest import peer
+from tests.orthanc import Orthanc
 
 pytestmark = pytest.mark.peer
 
@@ -180,3 +183,21 @@ def test_pixelmed_knows_every_template(name: str, tmp_path: Path) -> None:
     lines = (told.stdout + told.stderr).splitlines()
     assert "Found Root Template TID_1500 (MeasurementReport)" in lines and "IOD validation complete" in lines, lines
     assert [line for line in lines if line.startswith("Error") or "xception" in line] == []
+
+
+def test_orthanc_takes_every_object_by_both_doors_and_keeps_it_once(tmp_path: Path) -> None:
+    source, read = results.example(), READS["confirmed"]
+    made = report.documents(source, KINDS) + report.assessment(source, read, KINDS)
+    delivery = Delivery(1, "PACS", 1, 1, None, 1, results.NOON, "2.25.9")
+    with Orthanc(tmp_path) as orthanc:
+        for sink in (
+            DicomSink(name="PACS", host="127.0.0.1", port=orthanc.port, ae_title="ORTHANC"),
+            DicomwebSink(name="PACS", url=f"{orthanc.url}/dicom-web"),
+        ):
+            receipt = open_sink(sink).deliver(list(made), delivery)
+            assert receipt.trouble is None and set(receipt.taken) == {document.uid for document in made}
+            kept = orthanc.instances()
+            assert sorted(one["Modality"] for one in kept) == ["OT", "PR", "SR", "SR"]
+            assert {one["SOPInstanceUID"] for one in kept} == {document.uid for document in made}
+            assert {one["StudyInstanceUID"] for one in kept} == {source.film.header.StudyInstanceUID}
+            assert len({one["SeriesInstanceUID"] for one in kept}) == len(made)
