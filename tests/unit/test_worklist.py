@@ -160,3 +160,14 @@ def test_five_thousand_films_are_one_short_page(tmp_path: Path) -> None:
     assert page.count('<li id="film-') == ranking.PART
     assert "Films 1 to 100 of 5,000" in page
     assert len(page) < 250_000
+
+
+def test_the_list_asks_for_the_sound_once_a_day_and_says_when_the_clock_is_wrong(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.film(Outcome.ROUTINE)
+    assert 'id="test-sound"' in box.text("/") and "clock is wrong" not in box.text("/")
+    box.client.post("/alerts/test", data={"heard": "yes"}, headers={"Sec-Fetch-Site": "same-origin"})
+    assert 'id="test-sound"' not in box.text("/")
+    box.film(Outcome.ROUTINE, minutes=-120)  # it came two hours from now: the clock was set back since
+    assert "clock is wrong" in box.text("/")
+    box.store.close()
