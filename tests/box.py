@@ -20,6 +20,7 @@ from edge.config import Config, Intake, Sink, Web
 from edge.records import Film
 from edge.state import results
 from edge.state.store import open_store
+from tests.people import cookies
 
 PATIENCE = 120.0
 """Seconds until something that must happen counts as never happening; no test passes because of it."""
@@ -68,6 +69,8 @@ class Box:
             )
         )
         self.file = folder / "outpost.toml"
+        self.held = ""
+        """The cookies of somebody who has signed in, once a page was asked for."""
         settings.save(self.config, self.file)
 
     @property
@@ -81,9 +84,11 @@ class Box:
         return f"https://127.0.0.1:{self.config.web.port}"
 
     def page(self, path: str = "/") -> str:
-        """A page of the box, asked by somebody who trusts nothing but this box's own authority."""
+        """A page of the box, asked by a clinician who trusts nothing but this box's own authority."""
         trusting = ssl.create_default_context(cafile=Path(self.config.state) / "trust/ca.crt")
-        with urllib.request.urlopen(self.url + path, context=trusting) as answer:
+        self.held = self.held or "; ".join(map("=".join, cookies(Path(self.config.state)).items()))
+        asked = urllib.request.Request(self.url + path, headers={"Cookie": self.held})
+        with urllib.request.urlopen(asked, context=trusting) as answer:
             return str(answer.read().decode())
 
     def launch(self, *killer: str) -> None:
