@@ -23,6 +23,7 @@ from web import (
     alerts,
     choice,
     commission,
+    fairness,
     film,
     first,
     handoff,
@@ -88,6 +89,7 @@ MODULES = (
     staff,
     tablet,
     commission,
+    fairness,
 )
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
@@ -99,7 +101,7 @@ def create(config: Config) -> Flask:
     languages.speak(app)
     app.extensions["outpost"] = config
     app.extensions["objects"] = Objects(Path(config.state))
-    for phrase in (*phrases.FILTERS, commission.share):
+    for phrase in (*phrases.FILTERS, commission.share, fairness.between, fairness.waited):
         app.add_template_filter(phrase)
     app.jinja_env.globals.update(
         OUTCOMES=words.OUTCOMES,

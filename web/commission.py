@@ -14,11 +14,9 @@ from edge.records import Role
 from edge.state import acceptances
 from edge.state.store import now, transaction
 from edge.validity.accuracy import AGE_BANDS, AT_LEAST, Accuracy, Share, Threshold, accuracy, needed, strata, thresholds
+from edge.validity.fairness import SMALL
 from web import here, people, phrases, signing
 from web.languages import gettext as _
-
-SMALL = 5
-"""A group of fewer films is not shown by itself: its figures would be of persons."""
 
 pages = Blueprint("commission", __name__)
 
@@ -87,7 +85,7 @@ def _page(wrong: str = "") -> str:
 
 def _shown(proposal: Proposal) -> Shown:
     groups = [Group(_("All films"), accuracy(proposal.films), len(proposal.films))]
-    bands = {f"{low}-{high}": _band(low, high) for low, high in AGE_BANDS}
+    bands = {f"{low}-{high}": band(low, high) for low, high in AGE_BANDS}
     named = strata(proposal.films)
     groups += [Group(bands.get(name) or phrases.sex(name), told, told.abstained.of) for name, told in named.items()]
     findings = sorted({film.finding for film in proposal.films if film.finding})
@@ -100,7 +98,8 @@ def _shown(proposal: Proposal) -> Shown:
     )
 
 
-def _band(low: int, high: int) -> str:
+def band(low: int, high: int) -> str:
+    """An age band in words."""
     if high > 120:
         return _("%(low)s years and older") % {"low": phrases.number(low)}
     return _("%(low)s to under %(high)s years") % {"low": phrases.number(low), "high": phrases.number(high)}

@@ -121,10 +121,15 @@ def get(connection: sqlite3.Connection, read_id: int) -> Read:
 
 def standing(connection: sqlite3.Connection) -> dict[int, Read]:
     """By film, the decision that stands: the latest confirm, override or refer that was not withdrawn."""
+    return {arrival_id: acts[-1] for arrival_id, acts in decisions(connection).items()}
+
+
+def decisions(connection: sqlite3.Connection) -> dict[int, list[Read]]:
+    """By film, the decisions that were not withdrawn, oldest first; at least one."""
     decided: dict[int, list[Read]] = {}
     for row in connection.execute("SELECT * FROM read WHERE kind <> 'impression' ORDER BY id"):
         _follow(decided.setdefault(int(row["arrival_id"]), []), _read(row))
-    return {arrival_id: acts[-1] for arrival_id, acts in decided.items() if acts}
+    return {arrival_id: acts for arrival_id, acts in decided.items() if acts}
 
 
 def decision(acts: list[Read]) -> Read | None:

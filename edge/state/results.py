@@ -136,6 +136,13 @@ def films(connection: sqlite3.Connection, but: Collection[int] = ()) -> Iterator
     return map(_film, connection.execute(_FILMS + chosen + " ORDER BY arrival.id", asked))
 
 
+def came(connection: sqlite3.Connection, since: datetime) -> Iterator[Film]:
+    """Every film of a patient that came since then, with its latest outcome, in order of arrival."""
+    chosen = " WHERE arrival.received_at >= ? AND arrival.source <> ?"
+    asked = (since.isoformat(), arrivals.FOR_ACCEPTANCE)
+    return map(_film, connection.execute(_FILMS + chosen + " ORDER BY arrival.id", asked))
+
+
 def film(connection: sqlite3.Connection, arrival_id: int, run: int | None = None) -> Film:
     """One film with its latest outcome, or that of one run as it was then. Raises KeyError when there is no such film or run."""
     chosen = _FILMS if run is None else _FILMS.replace(_LATEST, ":run")

@@ -59,13 +59,14 @@ class Share:
         """From 0 to 1 where there is nothing to count."""
         if not self.of:
             return 0.0, 1.0
-        return _wilson(self.value, self.of)
+        return wilson(self.value, self.of)
 
 
-def _wilson(share: float, of: int) -> tuple[float, float]:
-    center = share + Z * Z / (2 * of)
-    spread = Z * math.sqrt(share * (1 - share) / of + Z * Z / (4 * of * of))
-    whole = 1 + Z * Z / of
+def wilson(share: float, of: int, z: float = Z) -> tuple[float, float]:
+    """Wilson's interval of a share of so many, so many standard errors wide to either side."""
+    center = share + z * z / (2 * of)
+    spread = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    whole = 1 + z * z / of
     return max((center - spread) / whole, 0.0), min((center + spread) / whole, 1.0)
 
 
@@ -100,13 +101,16 @@ def accuracy(films: Iterable[Judged]) -> Accuracy:
     )
 
 
+def age_band(years: float | None) -> str:
+    """The band that an age is in, as in `strata`; empty where it is not known, or no age of a person."""
+    return next((f"{low}-{high}" for low, high in AGE_BANDS if years is not None and low <= years < high), "")
+
+
 def strata(films: Sequence[Judged]) -> dict[str, Accuracy]:
     """The same by sex and age band, for those that have a film: `F`, `M`, `O`, `0-5`, `5-18`, …"""
     chosen = {sex: [film for film in films if film.sex == sex] for sex in "FMO"}
     for low, high in AGE_BANDS:
-        chosen[f"{low}-{high}"] = [
-            film for film in films if film.age_years is not None and low <= film.age_years < high
-        ]
+        chosen[f"{low}-{high}"] = [film for film in films if age_band(film.age_years) == f"{low}-{high}"]
     return {name: accuracy(some) for name, some in chosen.items() if some}
 
 
@@ -171,7 +175,7 @@ def _known(told: Accuracy) -> bool:
 
 def _enough(share: Share) -> int:
     expected = EXPECTED if not share.of else share.value
-    return next(of for of in range(1, 10_000) if _half_width(*_wilson(expected, of)) <= HALF_WIDTH)
+    return next(of for of in range(1, 10_000) if _half_width(*wilson(expected, of)) <= HALF_WIDTH)
 
 
 def _half_width(low: float, high: float) -> float:
