@@ -141,8 +141,8 @@ def test_the_map_sums_to_the_logit() -> None:
 
 
 def test_the_device_changes_with_the_operating_point() -> None:
-    assert shipped().device_digest("balanced") != shipped().device_digest("sensitive")
-    assert shipped().device_digest("balanced") == Model(load(SHIPPED)).device_digest("balanced")
+    assert shipped().bundle.device_digest("balanced") != shipped().bundle.device_digest("sensitive")
+    assert shipped().bundle.device_digest("balanced") == load(SHIPPED).device_digest("balanced")
 
 
 def test_the_card_is_whole() -> None:
