@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from edge.errors import Misconfigured
-from edge.records import Station
+from edge.records import Letterhead, Station
 
 HOST_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -232,7 +232,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bool, Meta(description="A clinician says what they see before they are shown what the AI found")
     ] = True
     triage_only: Annotated[
-        bool, Meta(description="The heat map is never shown: the AI sets the order, people read without it")
+        bool,
+        Meta(
+            description="The heat map is never shown: the AI sets the order, people read without it; results that come to be"
+            " from then on have no region"
+        ),
     ] = False
 
 
@@ -293,6 +297,11 @@ def load(path: Path | None) -> Config:
 def station(config: Config) -> Station:
     """What this box calls itself in everything that it sends."""
     return Station(config.intake.ae_title, config.site.name, config.site.timezone)
+
+
+def letterhead(config: Config) -> Letterhead:
+    """What these settings put into the results that are made under them."""
+    return Letterhead(station(config), config.policy.triage_only)
 
 
 def save(config: Config, path: Path) -> None:

@@ -58,7 +58,8 @@ class Desk:
 
         film = results.film(store, delivery.arrival_id, delivery.run)
         preview = None if film.preview is None else self.objects.read(film.preview)
-        source = Source(film, preview, settings.station(self.config), self.config.policy.triage_only)
+        head = results.letterhead(store, delivery.arrival_id, delivery.run) or settings.letterhead(self.config)
+        source = Source(film, preview, head.station, head.triage_only)
         read = None if delivery.read_id is None else reads.get(store, delivery.read_id)
         with self._one:
             if self._made is None or self._made[:2] != (source, read):

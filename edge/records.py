@@ -370,6 +370,14 @@ class Station:
 
 
 @dataclass(frozen=True)
+class Letterhead:
+    """What the settings put into a result, as they were when it came to be: a resend is the same whatever they are by then."""
+
+    station: Station
+    triage_only: bool = False
+
+
+@dataclass(frozen=True)
 class Source:
     """Everything that a film's results are made of; the same source makes the same bytes."""
 
@@ -386,7 +394,7 @@ class Document:
     """One result in one form, as it leaves the box; made again it is the same, byte for byte."""
 
     kind: str
-    """`sr`, `sc`, `gsps`, `assessment` (a person's SR), `fhir` or `oru`."""
+    """`sr`, `sc`, `banner` (the picture without film and day), `gsps`, `assessment` (a person's SR), `fhir` or `oru`."""
     media_type: str
     uid: str
     """Its SOP Instance UID, Bundle identifier or message control ID."""

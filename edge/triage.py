@@ -45,6 +45,7 @@ def triage(ctx: click.Context, paths: tuple[Path, ...], as_json: bool, out: Path
         asked = config_of(ctx)
         config = msgspec.structs.replace(asked, state=folder, intake=Intake(disk_floor_mib=0))
         films: list[tuple[Path, Film]] = []
+        names = called(files)
         with click.progressbar(length=len(files), label="Assessing", file=sys.stderr) as bar:
             for path, film in assess_files(config, files, pictures=out is not None):
                 films.append((path, film))
@@ -52,7 +53,7 @@ def triage(ctx: click.Context, paths: tuple[Path, ...], as_json: bool, out: Path
                 if as_json:
                     click.echo(json.dumps(summary(path, film), ensure_ascii=False))
                 if out is not None:
-                    write(out, path, film, config)
+                    write(out, names[path], path, film, config)
         if not as_json:
             click.echo(table(films))
 
@@ -64,6 +65,20 @@ def sorted_files(paths: Sequence[Path]) -> list[Path]:
         for path in paths
         for file in (sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path])
     ]
+
+
+def called(files: Sequence[Path]) -> dict[Path, str]:
+    """What the results of each file are called: its name, with a number in it where another file has the same."""
+    found: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in dict.fromkeys(files):
+        name, number = path.name, 1
+        while name.casefold() in taken:  # some disks do not tell A from a
+            number += 1
+            name = f"{path.stem}-{number}{path.suffix}"
+        taken.add(name.casefold())
+        found[path] = name
+    return found
 
 
 def assess_files(config: Config, files: Sequence[Path], pictures: bool = False) -> Iterator[tuple[Path, Film]]:
@@ -119,20 +134,20 @@ FORMS = {"sr": "sr.dcm", "sc": "sc.dcm", "gsps": "gsps.dcm", "fhir": "fhir.json"
 """What each form of a result is called after the film's name."""
 
 
-def write(out: Path, path: Path, film: Film, config: Config) -> None:
+def write(out: Path, name: str, path: Path, film: Film, config: Config) -> None:
     """Write a film's result as `<name>.json`, its heat map as `<name>.map.png`, and its documents under the names of `FORMS`."""
     from edge.stages import report
 
     out.mkdir(parents=True, exist_ok=True)
     result = json.dumps(summary(path, film), ensure_ascii=False, indent=2)
-    (out / f"{path.name}.json").write_text(result + "\n", encoding="utf-8")
+    (out / f"{name}.json").write_text(result + "\n", encoding="utf-8")
     hidden = config.policy.triage_only
     if film.saliency is not None and not hidden:
-        (out / f"{path.name}.map.png").write_bytes(film.saliency)
+        (out / f"{name}.map.png").write_bytes(film.saliency)
     preview = None if film.preview is None else Objects(Path(config.state)).read(film.preview)
     source = Source(film, preview, settings.station(config), hidden)
     for document in report.documents(source, tuple(FORMS)):
-        (out / f"{path.name}.{FORMS[document.kind]}").write_bytes(document.data)
+        (out / f"{name}.{FORMS[document.kind]}").write_bytes(document.data)
 
 
 def table(films: Sequence[tuple[Path, Film]], stages: bool = False) -> str:

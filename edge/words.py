@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.records import Breakage, Outcome, Reason, Trouble
+from edge.records import Breakage, Concern, Outcome, Reason, Trouble
 
 OUTCOMES: dict[Outcome, str] = {
     Outcome.IMMEDIATE: "Immediate",
@@ -137,6 +137,36 @@ RIS: dict[Trouble, tuple[str, str]] = {
     ),
 }
 """The same troubles, of the system that orders come from."""
+
+CONCERNS: dict[Concern, tuple[str, str]] = {
+    Concern.NO_FORM: (
+        "Results of this kind are for the clinic's own systems.",
+        "Nothing to do: the hub has the same result in other forms.",
+    ),
+    Concern.UNREADABLE: (
+        "It cannot be read well enough to take out whose it is.",
+        "If the hub shall see it, send the film again from the X-ray unit.",
+    ),
+    Concern.TEXT_NOT_FOUND: (
+        "The X-ray unit says that there is text in the picture, and this box finds none to blank.",
+        "If there is none, have “burned in annotation” corrected at the X-ray unit and send the film again.",
+    ),
+    Concern.TEXT_OVER_ANATOMY: (
+        "There is text over the chest: to blank it would hide what the film is taken for.",
+        "Have the X-ray unit write its texts beside the chest, or into the header only, and send the film again.",
+    ),
+    Concern.TOO_MUCH_TEXT: (
+        "There is so much text in the picture that too little of the film would be left.",
+        "Have the X-ray unit send the film without its texts.",
+    ),
+    Concern.TEXT_REMAINS: (
+        "After the text was blanked there still is what looks like text.",
+        "Have the X-ray unit send the film without its texts.",
+    ),
+}
+"""Why something stays in the clinic that was meant for the hub."""
+
+NOT_SHOWN = "The film itself is not shown here."
 
 PRELIMINARY = "Preliminary: a person decides."
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge import acceptance, memory, ordering, passport
+from edge import config as settings
 from edge.box import orphaned
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
@@ -244,7 +245,7 @@ class Worker:
     def _record(self, job: Job, assessment: Assessment) -> None:
         """The outcome, its record in the ledger, and the wish to send it, inside the caller's transaction."""
         at, decision = now(), assessment.decision
-        results.add(self.store, job.arrival_id, job.run, assessment, at)
+        results.add(self.store, job.arrival_id, job.run, assessment, at, settings.letterhead(self.config))
         detail = {"run": job.run, "outcome": decision.outcome, "device_uid": decision.device_uid}
         if decision.refusal is not None:
             detail["reason"] = decision.refusal.reason

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from edge.records import Arrival, Assessment, Decision, Display, Film, Header, Outcome, Reason, Sha256
+from edge.records import Arrival, Assessment, Decision, Display, Film, Header, Letterhead, Outcome, Reason, Sha256
 from edge.state import arrivals
 
 TABLE = """
@@ -39,6 +39,11 @@ UPDATE job SET state = 'ready' WHERE kind = 'render' AND state = 'done';
 """
 """Pictures became neutral ones with a preview; those made before are made again."""
 
+LETTERHEAD = """
+ALTER TABLE result ADD COLUMN letterhead TEXT;
+"""
+"""What the settings put into a result is kept with it; for those made before, nobody wrote it down."""
+
 PATIENTS = """
 CREATE INDEX result_of_patient ON result (header ->> '$.PatientID');
 """
@@ -50,11 +55,12 @@ def add(
     run: int,
     assessment: Assessment,
     decided_at: datetime,
+    letterhead: Letterhead | None = None,
 ) -> None:
     """Record the outcome of one run inside the caller's transaction; a second outcome for a run is an error."""
     connection.execute(
-        "INSERT INTO result (arrival_id, run, outcome, header, decision, milliseconds, saliency, decided_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO result (arrival_id, run, outcome, header, decision, milliseconds, saliency, decided_at, letterhead)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             arrival_id,
             run,
@@ -64,8 +70,17 @@ def add(
             _json(assessment.milliseconds),
             assessment.saliency,
             decided_at.isoformat(),
+            None if letterhead is None else _json(letterhead),
         ),
     )
+
+
+def letterhead(connection: sqlite3.Connection, arrival_id: int, run: int) -> Letterhead | None:
+    """What the settings were when that run ended; None where it was not written down then."""
+    row = connection.execute(
+        "SELECT letterhead FROM result WHERE arrival_id = ? AND run = ? AND letterhead IS NOT NULL", (arrival_id, run)
+    ).fetchone()
+    return None if row is None else msgspec.json.decode(row["letterhead"], type=Letterhead)
 
 
 def add_rendition(

@@ -40,6 +40,7 @@ MIGRATIONS: tuple[str, ...] = (
     orders.TABLE + results.PATIENTS,
     scores.TABLE,
     orders.SHARED,
+    results.LETTERHEAD,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

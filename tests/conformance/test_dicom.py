@@ -22,7 +22,7 @@ from tests.orthanc import Orthanc
 
 pytestmark = pytest.mark.peer
 
-KINDS = ("sr", "sc", "gsps", "assessment")
+KINDS = ("sr", "sc", "banner", "gsps", "assessment")
 
 ODD: dict[str, Header] = {
     "nothing known": Header(SOPInstanceUID="1.2.3.4", SOPClassUID="1.2.840.10008.5.1.4.1.1.1", Rows=1024, Columns=900),
@@ -197,7 +197,7 @@ def test_orthanc_takes_every_object_by_both_doors_and_keeps_it_once(tmp_path: Pa
             receipt = open_sink(sink).deliver(list(made), delivery)
             assert receipt.trouble is None and set(receipt.taken) == {document.uid for document in made}
             kept = orthanc.instances()
-            assert sorted(one["Modality"] for one in kept) == ["OT", "PR", "SR", "SR"]
+            assert sorted(one["Modality"] for one in kept) == ["OT", "OT", "PR", "SR", "SR"]
             assert {one["SOPInstanceUID"] for one in kept} == {document.uid for document in made}
             assert {one["StudyInstanceUID"] for one in kept} == {source.film.header.StudyInstanceUID}
             assert len({one["SeriesInstanceUID"] for one in kept}) == len(made)

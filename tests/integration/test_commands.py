@@ -109,6 +109,22 @@ def test_triage_shows_a_ranked_list_and_writes_maps(tmp_path: Path) -> None:
     assert dcmread(made["sr.dcm"]).StudyInstanceUID == dcmread(path).StudyInstanceUID
 
 
+def test_results_of_files_with_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    for folder, age in (("a", "002Y"), ("b", "003Y")):
+        (tmp_path / folder).mkdir()
+        film(phantom.chest(4), f"Test^{folder}", age, "F").save_as(
+            tmp_path / folder / "film.dcm", enforce_file_format=True
+        )
+    (tmp_path / "b" / "FILM.dcm").write_bytes(b"no film")
+    outpost("triage", "--out", str(tmp_path / "out"), str(tmp_path / "a"), str(tmp_path / "b"))
+    whose = {
+        one.name: json.loads(one.read_bytes())["file"]
+        for one in (tmp_path / "out").glob("*.json")
+        if "fhir" not in one.name
+    }
+    assert set(whose) == {"film.dcm.json", "FILM-2.dcm.json", "film-3.dcm.json"} and len(set(whose.values())) == 3
+
+
 def test_a_site_that_only_triages_shows_no_map(tmp_path: Path) -> None:
     path, file = tmp_path / "film.dcm", tmp_path / "outpost.toml"
     film(phantom.chest(4, opacity=True), "Test^One", "002Y", "F").save_as(path, enforce_file_format=True)

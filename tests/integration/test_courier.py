@@ -12,22 +12,24 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from edge.config import DicomSink, DicomwebSink, FhirSink, FolderSink, Hl7Sink
+from edge import config as settings
+from edge.config import Config, DicomSink, DicomwebSink, FhirSink, FolderSink, Hl7Sink, Intake, Policy, Site
 from edge.courier import Desk
-from edge.records import Delivery, Outcome, Read, ReadKind, Trouble
+from edge.records import Assessment, Delivery, Outcome, Read, ReadKind, Sha256, Trouble, Urgency
 from edge.samples import film
 from edge.sending import send
-from edge.state import audit, outbox, reads
+from edge.state import arrivals, audit, outbox, reads, results
 from edge.state.store import now, open_store, transaction
 from models import phantom
 from tests import fhir, peers
 from tests.box import PATIENCE, ROOT, Box, free_port, until
 from tests.orthanc import Orthanc
-from tests.results import decided
+from tests.results import NOON, decided, example
 
 AI = {"SR", "OT", "PR"}
 """The modalities of what the AI sends: SR, picture, presentation state."""
@@ -63,8 +65,6 @@ def reconfigured(box: Box, *sinks: Any) -> Box:
     changed.config = type(box.config)(
         state=box.config.state, intake=box.config.intake, web=box.config.web, sinks=tuple(sinks)
     )
-    from edge import config as settings
-
     settings.save(changed.config, changed.file)
     return changed
 
@@ -205,6 +205,34 @@ def test_a_result_that_takes_the_pacs_down_waits_alone(tmp_path: Path) -> None:
         assert way.next_at is not None and way.next_at > now()
         assert sorted(uid for uid in pacs.got if uid not in pacs.poison) == sorted(wanted[1] + wanted[3] + wanted[4])
         assert sum(uid in pacs.poison for uid in pacs.got) == 1
+
+
+def test_settings_that_change_between_two_sends_change_no_byte(tmp_path: Path) -> None:
+    """What was made under the clinic's old name is sent again under it, and so is what a person says of it."""
+    before = Config(
+        state=str(tmp_path),
+        site=Site(name="Nord", timezone="Africa/Lagos"),
+        sinks=(FolderSink(name="share", path="/x"),),
+    )
+    renamed = msgspec.structs.replace(
+        before,
+        site=Site(name="Sud", timezone="Asia/Tokyo"),
+        intake=Intake(ae_title="NEW"),
+        policy=Policy(triage_only=True),
+    )
+    film_ = example().film
+    assert film_.decision is not None
+    with closing(open_store(tmp_path)) as store:
+        for number, letterhead in ((1, settings.letterhead(before)), (2, None)):
+            with transaction(store):
+                arrivals.add(store, f"1.{number}", Sha256(f"{number:064x}"), "XRAY", now(), Urgency.ROUTINE)
+                made = Assessment(film_.header, film_.decision, film_.saliency, {})
+                results.add(store, number, 1, made, NOON, letterhead)
+        read, _ = reads.add(store, 1, 1, ReadKind.CONFIRM, "Amina", NOON, "once", outcome=Outcome.SOON)
+        for film_id, read_id, same in ((1, None, True), (1, read.id, True), (2, None, False)):
+            delivery = Delivery(1, "share", film_id, 1, read_id, 1, NOON, "")
+            first, again = (Desk(config).documents(store, delivery) for config in (before, renamed))
+            assert first and (first == again) == same  # of the last nobody wrote the settings down: the test can fail
 
 
 def uids(box: Box, store: sqlite3.Connection, film: int) -> list[str]:

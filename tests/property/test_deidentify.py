@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import json
+import multiprocessing
 import random
 import re
+import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -32,7 +35,7 @@ from tests import results, seeds
 
 DEVICE = "2.25.314159265358979"
 FILMS = 500
-KINDS = ("sr", "gsps", "assessment", "fhir")
+KINDS = report.OUTSIDE
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +48,7 @@ def gray(seed: int) -> seeds.Gray:
     return phantom.chest(seed, (330, 300))
 
 
-def through(
-    ds: Dataset, folder: Path, way_out: Door, results_too: bool = True
-) -> tuple[Header, list[Document], list[Withheld]]:
+def through(ds: Dataset, folder: Path, way_out: Door) -> tuple[Header, list[Document], list[Withheld]]:
     """All that a film and its results become on their way to the hub, from the file that came."""
     path = folder / "film.dcm"
     ds.save_as(path, enforce_file_format=True)
@@ -57,7 +58,7 @@ def through(
     rendition = decode.render(dataset)
     assert not isinstance(rendition, Refusal)
     gone = film(dataset, rendition, said, way_out)
-    made = [gone, *(_results(said, way_out) if results_too else ())]
+    made = [gone, *_results(said, way_out)]
     leaves = [one for one in made if isinstance(one, Document)]
     return said, leaves, [one for one in made if isinstance(one, Withheld)]
 
@@ -93,23 +94,37 @@ def seeded(number: int) -> tuple[seeds.Person, Dataset, seeds.Mask | None]:
     return who, seeds.film(who, picture, draw), mask
 
 
-def test_not_one_seed_of_500_films_leaves(tmp_path: Path, way_out: Door) -> None:
-    kept, kinds, burned = Counter[str](), Counter[str](), 0
-    for number in range(FILMS):
-        who, ds, mask = seeded(number)
-        # what a result says of its patient comes from the film's header: every second film's will do
-        _, leaves, home = through(ds, tmp_path, way_out, results_too=number % 2 == 0)
-        assert leaks(leaves, who) == {}, number
-        kinds.update(one.kind for one in leaves)
-        kept.update(one.concern.value for one in home)
-        for one in leaves:
-            if one.kind == "film" and mask is not None:
-                burned += 1
-                shown = dcmread(io.BytesIO(one.data)).pixel_array
-                assert not shown[mask].any(), f"film {number}: a burned-in text leaves"
-    half = FILMS // 2
-    results_ = {"sr": half, "gsps": half, "fhir": 2 * half, "assessment": half, "packet": half}
-    assert kinds == {**results_, "film": kinds["film"]}
+def hunted(state: Path, numbers: range) -> tuple[Counter[str], Counter[str], int, set[bytes]]:
+    """What leaves of these films, by kind, and what stays, by concern; how many burned-in texts were blanked; every banner."""
+    way_out = door(state, load(SHIPPED).manifest, frozenset({DEVICE}))
+    kinds, kept, burned, banners = Counter[str](), Counter[str](), 0, set[bytes]()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in numbers:
+            who, ds, mask = seeded(number)
+            _, leaves, home = through(ds, Path(folder), way_out)
+            assert leaks(leaves, who) == {}, number
+            kinds.update(one.kind for one in leaves)
+            kept.update(one.concern.value for one in home)
+            for one in leaves:
+                if one.kind == "film" and mask is not None:
+                    burned += 1
+                    shown = dcmread(io.BytesIO(one.data)).pixel_array
+                    assert not shown[mask].any(), f"film {number}: a burned-in text leaves"
+                if one.kind == "banner":
+                    banners.add(dcmread(io.BytesIO(one.data)).PixelData)
+    return kinds, kept, burned, banners
+
+
+def test_not_one_seed_of_500_films_leaves(tmp_path: Path) -> None:
+    """Films and all their results, with the names of their files, in two processes."""
+    pseudonyms.key(tmp_path)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(hunted, [tmp_path] * 2, [range(0, FILMS, 2), range(1, FILMS, 2)]))
+    kinds, kept = (sum((one[part] for one in found), Counter[str]()) for part in (0, 1))
+    burned = sum(one[2] for one in found)
+    of_each = {"sr": FILMS, "banner": FILMS, "gsps": FILMS, "fhir": 2 * FILMS, "assessment": FILMS, "packet": FILMS}
+    assert kinds == {**of_each, "film": kinds["film"]}
+    assert len(set().union(*(one[3] for one in found))) == 1, "the banner of one outcome is the same for everybody"
     assert burned + kept.total() == FILMS // 4
     assert kinds["film"] >= 0.85 * FILMS
     assert burned > 50
@@ -274,6 +289,7 @@ def test_a_document_says_what_was_done_to_it(tmp_path: Path, way_out: Door) -> N
     assert done == {
         "film": ["113100", "113101", "113107", "113108"],
         "sr": ["113100", "113104", "113107", "113108", "113109"],
+        "banner": ["113100", "113101", "113107", "113108", "113109"],
         "gsps": ["113100", "113103", "113107", "113108", "113109"],
         "assessment": ["113100", "113104", "113107", "113108", "113109"],
     }
@@ -340,6 +356,30 @@ def test_a_packet_has_its_sums_and_nothing_else(way_out: Door) -> None:
     }  # fmt: skip
 
 
+def test_the_picture_leaves_as_words_alone(way_out: Door) -> None:
+    source = results.example()
+    (made,) = report.documents(source, ("banner",))
+    gone = deidentify(made, source.film.header, way_out)
+    assert isinstance(gone, Document)
+    came, goes = (dcmread(io.BytesIO(one.data)) for one in (made, gone))
+    assert np.array_equal(came.pixel_array, goes.pixel_array) and goes.pixel_array.any()
+    assert goes.SourceImageSequence[0].ReferencedSOPInstanceUID == way_out.uid("1.2.3.4")
+    # another day, another person, another film: not one pixel differs
+    film_ = replace(
+        source.film, header=replace(source.film.header, PatientName="Other"), decided_at=results.NOON.replace(year=2031)
+    )
+    (other,) = report.documents(replace(source, film=film_, preview=None), ("banner",))
+    assert np.array_equal(dcmread(io.BytesIO(other.data)).pixel_array, came.pixel_array)
+
+
+def test_a_picture_that_is_more_than_words_never_passes_for_one(way_out: Door) -> None:
+    source = results.example()
+    for preview in (source.preview, None):  # without the film it still has the day burned in
+        (picture,) = report.documents(replace(source, preview=preview), ("sc",))
+        gone = deidentify(replace(picture, kind="banner"), source.film.header, way_out)
+        assert isinstance(gone, Withheld) and gone.concern is Concern.NO_FORM
+
+
 def test_words_in_a_picture_and_what_has_no_form_stay_home(way_out: Door) -> None:
     source = results.example()
     made = report.documents(source, ("sc", "oru"))
@@ -351,7 +391,7 @@ def test_words_in_a_picture_and_what_has_no_form_stay_home(way_out: Door) -> Non
 
 
 def test_what_cannot_be_read_stays_home(way_out: Door) -> None:
-    for kind in ("sr", "fhir", "packet"):
+    for kind in ("sr", "banner", "fhir", "packet"):
         for data in (b"", b"\xff\xfe", b"[]", b"{", b"DICM" * 100):
             made = deidentify(Document(kind, "", "1", data), Header(PatientID="1"), way_out)
             assert isinstance(made, Withheld) and made.concern is Concern.UNREADABLE

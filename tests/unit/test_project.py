@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from edge import config, errors, words
 from edge.cli import COMMANDS, main
-from edge.records import Outcome, Reason
+from edge.records import Concern, Outcome, Reason
 from models.bundle import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +114,8 @@ def test_every_reason_has_a_sentence_and_a_next_step() -> None:
     assert set(words.REASONS) == set(Reason)
     assert all(sentence.endswith(".") and step.endswith(".") for sentence, step in words.REASONS.values())
     assert set(words.OUTCOMES) == set(Outcome)
+    assert set(words.CONCERNS) == set(Concern)
+    assert all(sentence.endswith(".") and step.endswith(".") for sentence, step in words.CONCERNS.values())
 
 
 def test_every_error_has_a_key_and_an_exit_status_of_its_own() -> None:

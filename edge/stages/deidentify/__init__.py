@@ -17,11 +17,13 @@ __all__ = ["Door", "deidentify", "film"]
 def deidentify(document: Document, header: Header, door: Door) -> Document | Withheld:
     """A result of the film with that header, as it may leave; a film itself goes through `film`, with its rendition.
 
-    Pictures with words burned in stay home: their words are the day of the film, and that they are preliminary, and cannot be
-    cleaned of the one without losing the other. HL7 v2 is for the clinic's own systems.
+    The picture that the clinic's PACS gets stays home: film, day and words are one there. In its place goes the banner, which is
+    made without film and day. HL7 v2 is for the clinic's own systems.
     """
     if document.kind in ("sr", "assessment", "gsps"):
         return datasets.structured(document, header, door)
+    if document.kind == "banner":
+        return datasets.banner(document, header, door)
     if document.kind == "fhir":
         return fields.bundle(document, header, door)
     if document.kind == "packet":

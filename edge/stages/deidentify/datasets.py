@@ -12,7 +12,12 @@ from datetime import datetime
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from edge.records import Concern, Document, Header, Rendition, Withheld
 from edge.stages.deidentify import pixels
@@ -76,15 +81,10 @@ def film(dataset: Dataset, rendition: Rendition, header: Header, door: Door) -> 
 
 def structured(document: Document, header: Header, door: Door) -> Document | Withheld:
     """An SR or a GSPS."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            dataset = dcmread(io.BytesIO(document.data))
-    except Exception as error:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
-        return Withheld(Concern.UNREADABLE, type(error).__name__)
     patient = door.patient(header)
-    ds = _clean(dataset, patient, door)
-    if "SOPClassUID" not in ds or not ds.SOPClassUID:
-        return Withheld(Concern.UNREADABLE, "its SOP Class is none of the standard")
+    ds = _read(document, patient, door)
+    if isinstance(ds, Withheld):
+        return ds
     if ds.SOPClassUID != GrayscaleSoftcopyPresentationStateStorage:
         return _document(document.kind, ds, patient, door, CLEAN_STRUCTURED)
     # the film that leaves is the rendition: the grays of the one that came are not its grays
@@ -93,6 +93,32 @@ def structured(document: Document, header: Header, door: Door) -> Document | Wit
             del ds[keyword]
     ds.PresentationLUTShape = "IDENTITY"
     return _document(document.kind, ds, patient, door, CLEAN_GRAPHICS)
+
+
+def banner(document: Document, header: Header, door: Door) -> Document | Withheld:
+    """The picture of a result that is words alone, with the pixels that it has: they are the box's own, and it says so."""
+    patient = door.patient(header)
+    ds = _read(document, patient, door)
+    if isinstance(ds, Withheld):
+        return ds
+    drawn = (ds.SOPClassUID, ds.get("BurnedInAnnotation"), ds.get("ConversionType"))
+    if drawn != (SecondaryCaptureImageStorage, "NO", "SYN"):
+        return Withheld(Concern.NO_FORM, "a picture that is not words alone")
+    ds.add_new("PixelData", "OB", dcmread(io.BytesIO(document.data)).PixelData)
+    return _document(document.kind, ds, patient, door, CLEAN_PIXELS)
+
+
+def _read(document: Document, patient: Patient, door: Door) -> Dataset | Withheld:
+    """A result as it may leave."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            dataset = dcmread(io.BytesIO(document.data))
+    except Exception as error:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
+        return Withheld(Concern.UNREADABLE, type(error).__name__)
+    ds = _clean(dataset, patient, door)
+    if "SOPClassUID" not in ds or not ds.SOPClassUID:
+        return Withheld(Concern.UNREADABLE, "its SOP Class is none of the standard")
+    return ds
 
 
 def _document(kind: str, ds: Dataset, patient: Patient, door: Door, done: tuple[str, str]) -> Document:

@@ -12,6 +12,8 @@ from edge.stages.report import fhir, oru, terms
 from edge.stages.report.content import Content, content
 
 KINDS = ("sr", "sc", "gsps", "assessment", "fhir", "oru")
+OUTSIDE = ("sr", "banner", "gsps", "assessment", "fhir")
+"""What is made for the hub: a banner stands for the picture, and HL7 v2 is for the clinic's own systems."""
 
 
 def documents(source: Source, kinds: Collection[str] = KINDS) -> tuple[Document, ...]:
@@ -36,7 +38,7 @@ def assessment(source: Source, read: Read, kinds: Collection[str] = KINDS) -> tu
 
 def _documents(source: Source, said: Content, kinds: Collection[str]) -> Iterator[Document]:
     # DICOM can only refer to a film that has a class
-    if said.class_uid and {"sr", "sc", "gsps"} & set(kinds):
+    if said.class_uid and {"sr", "sc", "banner", "gsps"} & set(kinds):
         yield from _objects(source, said, kinds)
     if "fhir" in kinds:
         yield fhir.document(said)
@@ -55,6 +57,8 @@ def _objects(source: Source, said: Content, kinds: Collection[str]) -> Iterator[
         yield sr.document(said, leading, outline)
     if "sc" in kinds:
         yield sc.document(said, source.preview, saliency if outline and source.preview else None)
+    if "banner" in kinds:
+        yield sc.banner(said)
     if "gsps" in kinds and leading is not None and outline and grays is not None:
         yield gsps.document(said, grays, leading, outline)
 

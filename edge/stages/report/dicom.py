@@ -59,6 +59,7 @@ def framed(content: Content, kind: str, class_uid: str, modality: str, number: i
 SERIES = {
     "sr": "AI triage, preliminary",
     "sc": "AI triage, preliminary: picture",
+    "banner": "AI triage, preliminary: words",
     "gsps": "AI triage, preliminary: region",
     "assessment": "A person's assessment of the AI triage",
 }

@@ -1,13 +1,15 @@
 """SC: the outcome as a picture, for a PACS that shows nothing else: Secondary Capture with all that must be known burned in.
 
 Outcome in word and shape, what it rests on, and that it is preliminary, below the film as people are first shown it, with the heat
-map over it where a finding is reported. No name is burned in: whose film it is stands in the header, in any script.
+map over it where a finding is reported. No name is burned in: whose film it is stands in the header, in any script. Toward the hub
+goes a banner: the words without film and day, so that nothing has to be cut out of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -32,17 +34,28 @@ _SHAPES: dict[Outcome, tuple[tuple[float, float], ...]] = {
 
 def document(content: Content, preview: bytes | None, saliency: bytes | None) -> Document:
     """The picture of a result; `saliency` is the heat map to show, if any."""
-    # a result is sent before its picture is rendered where that hangs; with and without it are two objects
-    kind = "sc" if preview is not None else "sc without the film"
-    ds = dicom.framed(content, "sc", SecondaryCaptureImageStorage, "OT", 9002)
-    ds.SOPInstanceUID = content.uid(kind, "with the map" if saliency else "")
-    pixels = picture(content, preview, saliency)
-    ds.ConversionType = "SYN" if preview is None else "WSD"
-    ds.ImageType = ["DERIVED", "SECONDARY"]
-    ds.BurnedInAnnotation = "YES"
-    ds.DerivationDescription = "AI triage of the film, preliminary: outcome, findings" + (
+    told = "AI triage of the film, preliminary: outcome, findings" + (
         ", heat map of the leading one" if saliency else ""
     )
+    lines = [*_lines(content), *(() if preview is not None else (words.NOT_SHOWN,)), _made(content)]
+    return _captured(content, "sc", picture(content, _film(preview, saliency), lines), preview is not None, told)
+
+
+def banner(content: Content) -> Document:
+    """The words alone, without the film and without a day: nothing in this picture says whose film it is."""
+    lines = [*_lines(content), words.NOT_SHOWN, f"{content.algorithm} {content.version}"]
+    return _captured(content, "banner", picture(content, None, lines), False, "AI triage of the film, preliminary")
+
+
+def _captured(content: Content, kind: str, pixels: npt.NDArray[np.uint8], film: bool, told: str) -> Document:
+    ds = dicom.framed(content, kind, SecondaryCaptureImageStorage, "OT", 9005 if kind == "banner" else 9002)
+    # a result is sent before its picture is rendered where that hangs, and a picture may be rendered again: each is its own object
+    ds.SOPInstanceUID = content.uid(kind, hashlib.sha256(pixels.tobytes()).hexdigest())
+    ds.ConversionType = "WSD" if film else "SYN"
+    ds.ImageType = ["DERIVED", "SECONDARY"]
+    # whether it has what says whose it is and when (PS3.3 C.7.6.1.1.7), not whether it has words
+    ds.BurnedInAnnotation = "NO" if kind == "banner" else "YES"
+    ds.DerivationDescription = told
     ds.ImageComments = words.PRELIMINARY
     ds.PatientOrientation = ds.Laterality = ""
     source = dicom.instance(dicom.film(content))
@@ -62,14 +75,13 @@ def document(content: Content, preview: bytes | None, saliency: bytes | None) ->
     dicom.made_at(ds, content.decided_at)
     ds.ContentDate = ds.DateOfSecondaryCapture = ds.InstanceCreationDate
     ds.ContentTime = ds.TimeOfSecondaryCapture = ds.InstanceCreationTime
-    return dicom.document("sc", ds)
+    return dicom.document(kind, ds)
 
 
-def picture(content: Content, preview: bytes | None, saliency: bytes | None) -> npt.NDArray[np.uint8]:
-    """The film with its band of words: (rows, columns), and three colours where there is a heat map."""
-    film = _film(preview, saliency)
+def picture(content: Content, film: Image.Image | None, texts: Iterable[str]) -> npt.NDArray[np.uint8]:
+    """The film, if it is shown, with its band of words: (rows, columns), and three colours where there is a heat map."""
     width = max(SIDE, film.width) if film is not None else SIDE
-    lines = [line for text in _lines(content, preview) for line in _wrapped(text, width)]
+    lines = [line for text in texts for line in _wrapped(text, width)]
     band = 2 * _MARGIN + _LARGE + _MARGIN // 2 + len(lines) * (_SMALL + 8)
     height = 0 if film is None else film.height
     mode = "L" if film is None else film.mode
@@ -100,16 +112,17 @@ def _film(preview: bytes | None, saliency: bytes | None) -> Image.Image | None:
     return Image.alpha_composite(film.convert("RGBA"), map_).convert("RGB")
 
 
-def _lines(content: Content, preview: bytes | None) -> Iterator[str]:
+def _lines(content: Content) -> Iterator[str]:
     decision = content.decision
     yield words.PRELIMINARY
     if decision.refusal is not None:
         yield from words.REASONS[decision.refusal.reason]
     for finding in decision.findings:
         yield _figures(finding)
-    if preview is None:
-        yield "The film itself is not shown here."
-    yield f"{content.algorithm} {content.version}, {content.decided_at:%Y-%m-%d %H:%M}"
+
+
+def _made(content: Content) -> str:
+    return f"{content.algorithm} {content.version}, {content.decided_at:%Y-%m-%d %H:%M}"
 
 
 def _figures(finding: Finding) -> str:
