@@ -113,6 +113,7 @@ KINDS: dict[Event, Kind] = {
     Event.ACCOUNT_CHANGED: Kind(Family.SECURITY_ALERT, "E", "An account was made or changed", "110137"),
     Event.CONFIGURED: Kind(Family.SECURITY_ALERT, "E", "The settings changed", "110131", person=False),
     Event.MODEL_CHANGED: Kind(Family.SECURITY_ALERT, "E", "Another model is in use", "110131", person=False),
+    Event.CALIBRATION_PROPOSED: Kind(Family.SECURITY_ALERT, "E", "A calibration of this site was proposed", "110132"),
     Event.ACCEPTED: Kind(Family.SECURITY_ALERT, "E", "A model was accepted for this site", "110132"),
     Event.STARTED: Kind(Family.APPLICATION_ACTIVITY, "E", "The box started", "110120", person=False),
     Event.STOPPED: Kind(Family.APPLICATION_ACTIVITY, "E", "The box was stopped", "110121", person=False),

@@ -91,7 +91,7 @@ def model(config: Config) -> str:
     from edge.worker import open_reader
 
     with closing(open_store(Path(config.state))) as store:
-        reader = open_reader(config, acceptances.operating_point(store))
+        reader = open_reader(config, store)
         accepted = acceptances.accepted(store) == reader.device_uid
     use = "accepted here, it ranks" if accepted else "shadow mode: it computes, it does not rank"
     return f"{reader.name}, operating point {reader.operating_point}, self-test passed; {use}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sqlite3
 import sys
 from contextlib import closing
 from dataclasses import asdict
@@ -12,17 +14,19 @@ from typing import Any
 
 import click
 
-from edge import acceptance, pins, readings
+from edge import acceptance, passport, pins, readings
 from edge.acceptance import Proposal
 from edge.cli import config_of
 from edge.config import Config
 from edge.errors import Misconfigured, Unreadable
 from edge.records import Outcome, Role
 from edge.stages import decide
-from edge.state import accounts, arrivals, reads, results
+from edge.state import accounts, arrivals, calibrations, reads, results
 from edge.state.store import now, open_store, transaction
 from edge.validity import simulate
-from edge.validity.accuracy import Accuracy, Difference, Share, accuracy, needed, strata, thresholds
+from edge.validity.accuracy import RAISED, Accuracy, Difference, Share, accuracy, needed, strata, thresholds
+from edge.validity.calibration import Fitted
+from models.bundle import load
 
 REPLAYED = 30
 """Fewer films of this site than this are no picture of its days."""
@@ -99,28 +103,97 @@ def _list(wrong: list[str]) -> str:
 
 
 @commission.command()
+@click.option("--by", required=True, help="Your name, for the ledger.")
+@click.pass_context
+def recalibrate(ctx: click.Context, by: str) -> None:
+    """Propose a calibration of the model from the films read here; nothing changes before a lead signs it."""
+    from edge import recalibration
+
+    config = config_of(ctx)
+    with closing(open_store(Path(config.state))) as store:
+        made, lacking = recalibration.propose(config, store, by, now())
+    for key, fitted in made.findings.items():
+        click.echo("\n".join(_held(key, fitted)))
+    for one in lacking:
+        click.echo(f"  {recalibration.too_few(one)} It keeps the model's own calibration.")
+    click.echo(
+        f"Proposed as {made.digest[:12]}. Nothing has changed yet. Look at it with `outpost commission show` or on the page\n"
+        "/commission; a lead signs it with: outpost commission sign --calibration proposed --by NAME"
+    )
+
+
+@commission.command()
 @click.option("--by", required=True, help="The name of the lead's account.")
+@click.password_option(
+    "--pin", confirmation_prompt=False, prompt="PIN of that account", help="Asked for when not given."
+)
+@click.pass_context
+def revert(ctx: click.Context, by: str, pin: str) -> None:
+    """Go back to the calibration and operating point that were accepted here before the present ones. Only a lead can."""
+    from edge import recalibration
+
+    config = config_of(ctx)
+    with closing(open_store(Path(config.state))) as store:
+        lead = _lead(store, by, pin)
+        _sign(store, recalibration.before(config, store), lead)
+
+
+@commission.command()
+@click.option("--by", required=True, help="The name of the lead's account.")
+@click.option(
+    "--calibration",
+    type=click.Choice(["present", "own", "proposed"]),
+    default="present",
+    show_default=True,
+    help="The one in use, the model's own, or the newest that `recalibrate` proposed.",
+)
 @click.option("--operating-point", help="One of those that `show` names; else the default one.")
 @click.password_option(
     "--pin", confirmation_prompt=False, prompt="PIN of that account", help="Asked for when not given."
 )
 @click.pass_context
-def sign(ctx: click.Context, by: str, operating_point: str | None, pin: str) -> None:
+def sign(ctx: click.Context, by: str, calibration: str, operating_point: str | None, pin: str) -> None:
     """Accept the model for this site: from now on it ranks here. Only a lead can."""
     config = config_of(ctx)
     with closing(open_store(Path(config.state))) as store:
-        account = accounts.get(store, by)
-        if account is None or not account.active or account.role is not Role.LEAD or not pins.fits(pin, account.secret):
-            raise Misconfigured(f"{by!r} is no lead on this box, or the PIN is wrong. Nothing was signed.")
+        lead = _lead(store, by, pin)
         proposed = acceptance.proposals(config, store)
-        chosen = [one for one in proposed if operating_point in (None, one.operating_point)]
+        wanted = _calibration(store, config, calibration)
+        chosen = [
+            one
+            for one in proposed
+            if operating_point in (None, one.operating_point) and passport.digest(one.calibration) == wanted
+        ]
         if not chosen:
             raise Misconfigured(f"No operating point {operating_point!r}; `outpost commission show` names them.")
-        with transaction(store):
-            acceptance.sign(store, chosen[0], account.name, now())
+        _sign(store, chosen[0], lead)
+
+
+def _lead(store: sqlite3.Connection, by: str, pin: str) -> str:
+    account = accounts.get(store, by)
+    if account is None or not account.active or account.role is not Role.LEAD or not pins.fits(pin, account.secret):
+        raise Misconfigured(f"{by!r} is no lead on this box, or the PIN is wrong. Nothing was signed.")
+    return account.name
+
+
+def _sign(store: sqlite3.Connection, chosen: Proposal, lead: str) -> None:
+    with transaction(store):
+        acceptance.sign(store, chosen, lead, now())
     click.echo(
-        f"Accepted by {account.name}: {chosen[0].model}, operating point {chosen[0].operating_point}. It ranks now."
+        f"Accepted by {lead}: {chosen.model}, {_calibrated(chosen)}, operating point {chosen.operating_point}. It ranks now."
     )
+
+
+def _calibration(store: sqlite3.Connection, config: Config, named: str) -> str:
+    """The digest of the calibration that is meant; empty for the model's own."""
+    bundle = load(passport.folder(config))
+    if named == "own":
+        return passport.OWN
+    if named == "present":
+        return passport.digest(passport.in_use(store, bundle)[1])
+    if not (known := calibrations.of_bundle(store, bundle.digest)):
+        raise Misconfigured("No calibration was proposed. Make one: outpost commission recalibrate --by NAME")
+    return known[-1].digest
 
 
 @commission.command()
@@ -210,7 +283,10 @@ def own_arrivals(config: Config, minutes_per_film: float, seed: int) -> list[sim
 
 def _words(one: Proposal, every: bool) -> str:
     told = accuracy(one.films)
-    lines = [f"{one.model}, operating point {one.operating_point}: {len(one.films)} films that were read here"]
+    head = f"{one.model}, {_calibrated(one)}, operating point {one.operating_point}"
+    lines = [f"{head}: {len(one.films)} films that were read here"]
+    for key, fitted in {} if one.calibration is None else one.calibration.findings.items():
+        lines += _held(key, fitted)
     lines += _shares("all", told)
     for name, some in strata(one.films).items():
         lines += _shares(name, some)
@@ -226,9 +302,36 @@ def _words(one: Proposal, every: bool) -> str:
                     f"  {at.raised:>5.1f}  {at.missed:>5.1f}"
                 )
     more = needed(one.films)
+    if (promised := _promised(one)) is not None:
+        lines.append(
+            f"  If the calibration still holds, {promised:.0f} of 100 abnormal films are raised. That proves nothing."
+        )
     lines.append(f"  {f'{more} more films are needed to know this to ten points.' if more else 'Enough films.'}")
-    lines.append(f"  {one.obstacle or 'A lead can sign: outpost commission sign --by NAME'}")
+    lines.append(f"  {one.obstacle or 'A lead can sign it, by name: outpost commission sign'}")
     return "\n".join(lines)
+
+
+def _calibrated(one: Proposal) -> str:
+    return "the model's own calibration" if one.calibration is None else f"calibration {one.calibration.digest[:12]}"
+
+
+def _held(key: str, fitted: Fitted) -> list[str]:
+    """How a finding's calibration did on the films that it was not made from."""
+    held = fitted.held
+    before, after = (math.sqrt(one) for one in held.brier)
+    found = ", ".join(f"{point} {old} to {new} of {held.abnormal}" for point, (old, new) in held.found.items())
+    return [
+        f"  {key}: {held.reads} films of {held.patients} patients read without seeing the AI, {held.abnormal} abnormal",
+        f"    held out by patient: the probability is off by {before:.3f} before, {after:.3f} after (root mean square)",
+        f"    abnormal films put first, before to after: {found}",
+    ]
+
+
+def _promised(one: Proposal) -> float | None:
+    """The sensitivity that the probabilities themselves promise, of 100."""
+    raised = sum(film.probability for film in one.films if film.outcome in RAISED)
+    total = sum(film.probability for film in one.films)
+    return 100 * raised / total if total else None
 
 
 def _shares(name: str, told: Accuracy) -> list[str]:
@@ -260,6 +363,7 @@ def _figures(one: Proposal) -> dict[str, Any]:
     return {
         "model": one.model,
         "operating_point": one.operating_point,
+        "calibration": passport.digest(one.calibration),
         "device_uid": one.device_uid,
         "films": len(one.films),
         "pending": one.pending,

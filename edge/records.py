@@ -226,6 +226,8 @@ class Finding:
     operating_point: str
     soon: float
     immediate: float
+    as_shipped: float | None = None
+    """By the bundle's own calibration, where this site's gave `probability`; never shown, kept to compare the two."""
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from edge.config import Config
 from edge.errors import Misconfigured, Tampered
 from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition
 from edge.stages import decide, decode, gate, header, match
-from edge.state import acceptances, arrivals, audit, notices, orders, outbox, queue, results, scores
+from edge.state import arrivals, audit, notices, orders, outbox, queue, results, scores
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
+from edge.validity.calibration import Calibration
 from models.bundle import Bundle, Mismatch
 from models.bundle import load as load_bundle
 from models.model import Model, Probability
@@ -45,42 +46,49 @@ RETRY_DELAY = timedelta(seconds=2)
 class Reader:
     """The model as this box uses it: at one operating point, under one device UID."""
 
-    def __init__(self, bundle: Bundle, operating_point: str | None, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, operating_point: str, threads: int, calibration: Calibration | None = None
+    ) -> None:
         self.model = Model(bundle, threads)
         self.name = f"{bundle.manifest.id} {bundle.manifest.version}"
-        self.devices = passport.operating_points(bundle)
-        """The operating points that this site can accept, each with its UID."""
-        self.operating_point = (
-            operating_point if operating_point in self.devices else bundle.manifest.default_operating_point
-        )
-        self.device_uid = passport.device_uid(bundle, self.operating_point)
+        self.operating_point = operating_point
+        self.calibration = calibration
+        """This site's own; None where the bundle's stands."""
+        self.device_uid = passport.device_uid(bundle, operating_point, passport.digest(calibration))
         self._points = {finding.key: finding.operating_points for finding in bundle.manifest.findings}
 
     def finding(self, probability: Probability) -> Finding:
-        """A probability together with the thresholds it is held against."""
+        """A probability, as this site has calibrated it, together with the thresholds it is held against."""
         point = self._points[probability.finding][self.operating_point]
+        ours = None if self.calibration is None else self.calibration.apply(probability.finding, probability.value)
+        value, low, high = (probability.value, probability.low, probability.high) if ours is None else ours
         return Finding(
             finding=probability.finding,
             label=probability.label,
             scheme=probability.scheme,
             code=probability.code,
-            probability=probability.value,
-            low=probability.low,
-            high=probability.high,
+            probability=value,
+            low=low,
+            high=high,
             operating_point=self.operating_point,
             soon=point.soon,
             immediate=point.immediate,
+            as_shipped=None if ours is None else probability.value,
         )
 
 
-def open_reader(config: Config, operating_point: str | None = None) -> Reader:
-    """Load and self-test the configured model.
+def open_reader(config: Config, store: sqlite3.Connection | None = None) -> Reader:
+    """Load and self-test the configured model, at the operating point and with the calibration that this site has accepted.
 
     Raises `Tampered` when it is not what its manifest says or does not compute what it shall on this very device.
     """
     path = passport.folder(config)
     try:
-        reader = Reader(load_bundle(path), operating_point, config.worker.threads)
+        bundle = load_bundle(path)
+        point, calibration = bundle.manifest.default_operating_point, None
+        if store is not None:
+            point, calibration = passport.in_use(store, bundle)
+        reader = Reader(bundle, point, config.worker.threads, calibration)
         reader.model.self_test()
     except Mismatch as error:
         raise Tampered(f"model {path.name}: {error}. Install the model again; films are kept until then.") from error
@@ -161,7 +169,7 @@ class Worker:
         self.config = config
         self.store = store
         self.objects = Objects(Path(config.state))
-        self.reader = open_reader(config, acceptances.operating_point(store))
+        self.reader = open_reader(config, store)
 
     def step(self) -> bool:
         """Do one job if one is due, and say whether there was one."""
@@ -257,15 +265,15 @@ class Worker:
             ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
 
     def follow(self) -> None:
-        """Take the operating point that this site has accepted last, and try a model that is new here on the films read here."""
-        point = acceptances.operating_point(self.store)
-        if point in self.reader.devices and point != self.reader.operating_point:
-            self.reader = open_reader(self.config, point)
+        """Take what this site has accepted last, and try a model that is new here on the films read here."""
+        bundle = self.reader.model.bundle
+        if passport.in_use(self.store, bundle) != (self.reader.operating_point, self.reader.calibration):
+            self.reader = open_reader(self.config, self.store)
         with transaction(self.store):
             changed = audit.latest(self.store, audit.Event.MODEL_CHANGED)
             if changed is not None and changed.detail["device_uid"] == self.reader.device_uid:
                 return
-            acceptance.ask_again(self.store, list(self.reader.devices.values()), now())
+            acceptance.ask_again(self.store, passport.devices(self.store, bundle), now())
             audit.append(
                 self.store,
                 audit.Event.MODEL_CHANGED,
@@ -316,33 +324,34 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
             queue.release(store, "the worker stopped before it was done")
         try:
             worker = Worker(config, store)
+            with transaction(store):
+                notices.clear(store, "worker")
+            worker.follow()
+            ready()
+            _work(worker, stop)
         except Tampered as error:
             with transaction(store):
                 audit.append(store, audit.Event.TAMPERED, "worker", now(), why=str(error))
             raise
-        with transaction(store):
-            notices.clear(store, "worker")
-        worker.follow()
-        ready()
-        seen, idle = -1, False
-        while not stop.is_set() and not orphaned():
-            if worker.step():
-                idle = False
-                continue
-            if not idle:
-                memory.give_back()
-                idle = True
-            if (at := changes(store)) == seen:
-                stop.wait(POLL_SECONDS)
-                # a job whose retry is due makes no change in the database: look again every so often
-                seen = (
-                    -1
-                    if store.execute("SELECT 1 FROM job WHERE state IN ('ready', 'leased') LIMIT 1").fetchone()
-                    else at
-                )
-            else:
-                seen = at
-                worker.follow()
+
+
+def _work(worker: Worker, stop: threading.Event) -> None:
+    store, seen, idle = worker.store, -1, False
+    while not stop.is_set() and not orphaned():
+        if worker.step():
+            idle = False
+            continue
+        if not idle:
+            memory.give_back()
+            idle = True
+        if (at := changes(store)) == seen:
+            stop.wait(POLL_SECONDS)
+            # a job whose retry is due makes no change in the database: look again every so often
+            waiting = store.execute("SELECT 1 FROM job WHERE state IN ('ready', 'leased') LIMIT 1").fetchone()
+            seen = -1 if waiting else at
+        else:
+            seen = at
+            worker.follow()
 
 
 def limit_memory(mebibytes: int) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import flask
 from flask import Blueprint, render_template, request, url_for
 
-from edge import acceptance
-from edge.acceptance import Proposal
+from edge import acceptance, passport
+from edge.acceptance import Hindrance, Proposal
 from edge.errors import Misconfigured
 from edge.records import Role
 from edge.state import acceptances
 from edge.state.store import now, transaction
 from edge.validity.accuracy import AGE_BANDS, AT_LEAST, Accuracy, Share, Threshold, accuracy, needed, strata, thresholds
+from edge.validity.calibration import Place
 from edge.validity.fairness import SMALL
+from models.bundle import load
 from web import here, people, phrases, signing
 from web.languages import gettext as _
 
@@ -31,10 +34,24 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """How true a finding's probabilities are, before and after a calibration, on films that it was not made from."""
+
+    finding: str
+    reads: int
+    off: tuple[float, float]
+    """Root mean square error, before and after."""
+    lines: tuple[str, str]
+    """The points of both reliability curves, for a picture of 100 by 100."""
+
+
+@dataclass(frozen=True)
 class Shown:
     """One operating point, as the page shows it."""
 
     proposal: Proposal
+    truths: list[Truth]
+    """Of a calibration of this site's own."""
     groups: list[Group]
     hidden: int
     """Groups too small to show."""
@@ -91,11 +108,32 @@ def _shown(proposal: Proposal) -> Shown:
     findings = sorted({film.finding for film in proposal.films if film.finding})
     return Shown(
         proposal=proposal,
+        truths=_truths(proposal),
         groups=[group for group in groups if group.films >= SMALL],
         hidden=sum(group.films < SMALL for group in groups[1:]),
         needed=needed(proposal.films),
         costs={finding: thresholds(proposal.films, finding) for finding in findings},
     )
+
+
+def _truths(proposal: Proposal) -> list[Truth]:
+    if proposal.calibration is None:
+        return []
+    labels = {finding.key: finding.label for finding in load(passport.folder(here.config())).manifest.findings}
+    return [
+        Truth(
+            finding=labels[key],
+            reads=held.reads,
+            off=(math.sqrt(held.brier[0]), math.sqrt(held.brier[1])),
+            lines=(_line(held.curves[0]), _line(held.curves[1])),
+        )
+        for key, fitted in proposal.calibration.findings.items()
+        for held in [fitted.held]
+    ]
+
+
+def _line(curve: tuple[Place, ...]) -> str:
+    return " ".join(f"{100 * place.said:.1f},{100 - 100 * place.abnormal / place.of:.1f}" for place in curve)
 
 
 def band(low: int, high: int) -> str:
@@ -107,18 +145,24 @@ def band(low: int, high: int) -> str:
 
 def obstacle(proposal: Proposal) -> str:
     """Why a proposal cannot be signed yet, in the reader's language; empty where it can."""
-    if proposal.pending:
-        return _("The AI has not assessed %(num)s of the films yet. It does so by itself; wait until it has.") % {
-            "num": phrases.number(proposal.pending)
-        }
-    if len(proposal.films) < AT_LEAST:
-        return _("Too few films: %(num)s of at least %(least)s.") % {
-            "num": phrases.number(len(proposal.films)),
-            "least": phrases.number(AT_LEAST),
-        }
-    if proposal.obstacle:
-        return _("These films do not rule out that the new model is worse than the accepted one. Read more films.")
-    return ""
+    match proposal.hindrance:
+        case None:
+            return ""
+        case Hindrance.PENDING:
+            return _("The AI has not assessed %(num)s of the films yet. It does so by itself; wait until it has.") % {
+                "num": phrases.number(proposal.pending)
+            }
+        case Hindrance.TOO_FEW:
+            return _("Too few films: %(num)s of at least %(least)s.") % {
+                "num": phrases.number(len(proposal.films)),
+                "least": phrases.number(AT_LEAST),
+            }
+        case Hindrance.NOT_TRUER:
+            return _("On films that it was not made from, this calibration is no truer. Keep what is there.")
+        case Hindrance.FINDS_FEWER:
+            return _("With this calibration the AI would put fewer abnormal films first. Keep what is there.")
+        case Hindrance.MAY_BE_WORSE:
+            return _("These films do not rule out that the new model is worse than the accepted one. Read more films.")
 
 
 def share(share: Share) -> str:

@@ -49,6 +49,7 @@ SAYS: dict[Event, str] = {
     Event.ACCOUNT_CHANGED: N_("Made or changed an account"),
     Event.CONFIGURED: N_("The settings changed"),
     Event.MODEL_CHANGED: N_("Another AI model is in use"),
+    Event.CALIBRATION_PROPOSED: N_("Proposed a calibration of the AI from the films read here"),
     Event.ACCEPTED: N_("Accepted the AI model for this site"),
     Event.STARTED: N_("The box started"),
     Event.STOPPED: N_("The box was stopped"),

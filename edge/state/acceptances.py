@@ -30,14 +30,16 @@ def sign(
     by: str,
     at: datetime,
     passport: Mapping[str, Any] | None = None,
+    calibration: str = "",
 ) -> None:
     """Record that a person accepted this model, calibration and operating point here, inside the caller's transaction.
 
-    `passport` is what was before them when they signed.
+    `passport` is what was before them when they signed; `calibration` is empty where it is the bundle's own.
     """
     connection.execute(
-        "INSERT INTO acceptance (device_uid, operating_point, signed_by, signed_at, passport) VALUES (?, ?, ?, ?, ?)",
-        (device_uid, operating_point, by, at.isoformat(), msgspec.json.encode(passport or {}).decode()),
+        "INSERT INTO acceptance (device_uid, operating_point, signed_by, signed_at, passport, calibration)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (device_uid, operating_point, by, at.isoformat(), msgspec.json.encode(passport or {}).decode(), calibration),
     )
     what = {"device_uid": device_uid, "operating_point": operating_point}
     audit.append(connection, audit.Event.ACCEPTED, by, at, None, **what)
@@ -52,19 +54,29 @@ class Acceptance:
     signed_by: str
     signed_at: datetime
     passport: dict[str, Any]
+    calibration: str
+    """The digest of this site's own calibration; empty where it is the bundle's."""
 
 
 def latest(connection: sqlite3.Connection) -> Acceptance | None:
     """The latest acceptance, or None when there is none."""
     row = connection.execute("SELECT * FROM acceptance ORDER BY id DESC LIMIT 1").fetchone()
-    if row is None:
-        return None
+    return None if row is None else _acceptance(row)
+
+
+def history(connection: sqlite3.Connection) -> list[Acceptance]:
+    """Every acceptance, the latest last."""
+    return [_acceptance(row) for row in connection.execute("SELECT * FROM acceptance ORDER BY id")]
+
+
+def _acceptance(row: sqlite3.Row) -> Acceptance:
     return Acceptance(
         row["device_uid"],
         row["operating_point"],
         row["signed_by"],
         datetime.fromisoformat(row["signed_at"]),
         msgspec.json.decode(row["passport"]),
+        row["calibration"],
     )
 
 

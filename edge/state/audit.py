@@ -80,6 +80,8 @@ class Event(StrEnum):
     ACCOUNT_CHANGED = "account_changed"
     CONFIGURED = "configured"
     MODEL_CHANGED = "model_changed"
+    CALIBRATION_PROPOSED = "calibration_proposed"
+    """A calibration was made from this site's own reads; nothing changes before it is accepted."""
     ACCEPTED = "accepted"
     STARTED = "started"
     STOPPED = "stopped"

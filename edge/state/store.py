@@ -17,6 +17,7 @@ from edge.state import (
     alerts,
     arrivals,
     audit,
+    calibrations,
     forwarding,
     notices,
     orders,
@@ -41,6 +42,7 @@ MIGRATIONS: tuple[str, ...] = (
     scores.TABLE,
     orders.SHARED,
     results.LETTERHEAD,
+    calibrations.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

@@ -13,7 +13,7 @@ import click
 import msgspec
 import numpy as np
 
-from models import phantom
+from models import phantom, platt
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import Model, golden_outputs
 from models.training import card, evaluate, films, gate, heads, network
@@ -166,7 +166,7 @@ def bundle(work: Path, out: Path) -> None:
 def _finding(number: int, domain: str, every: list[films.Film], found: Any) -> Finding:
     rows, logits = found[f"{domain}.rows"], found[f"{domain}.out_of_fold"]
     labels = np.array([every[row].label for row in rows])
-    slope, intercept, covariance = heads.platt(logits, labels)
+    slope, intercept, covariance = platt.fit(logits, labels)
     p = 1 / (1 + np.exp(-(slope * logits + intercept)))
     sick, well = p[labels == 1], p[labels == 0]
     immediate = float(np.quantile(well, 0.98 if domain == "child" else 0.95))

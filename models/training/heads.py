@@ -97,20 +97,6 @@ def _regress(x: Floats, y: npt.NDArray[np.int64], strength: float) -> tuple[Floa
     return model.coef_[0], float(model.intercept_[0] - mean @ model.coef_[0])
 
 
-def platt(logits: Floats, labels: npt.NDArray[np.int64]) -> tuple[float, float, tuple[float, float, float]]:
-    """Slope, intercept and their covariance by ridge-Platt: logistic regression shrunk towards slope 1, intercept 0."""
-    design = np.stack([logits, np.ones_like(logits)], 1)
-    prior, precision = np.array([1.0, 0.0]), np.diag([1.0, 0.1])
-    at = prior.copy()
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-design @ at))
-        gradient = design.T @ (p - labels) + precision @ (at - prior)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + precision
-        at -= np.linalg.solve(hessian, gradient)
-    covariance = np.linalg.inv(hessian)
-    return float(at[0]), float(at[1]), (float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1]))
-
-
 def interval(
     statistic: Callable[[npt.NDArray[np.int64]], float], patients: Sequence[str], seed: int
 ) -> tuple[float, float]:
