@@ -13,7 +13,7 @@ import click
 
 from edge import setup, syslog, words
 from edge.cli import config_of
-from edge.config import Config, Sink
+from edge.config import Config, DicomSink, FolderSink, Hl7Sink, Sink
 from edge.errors import Misconfigured, OutpostError, Tampered, Transient
 from edge.records import Role
 from edge.state import acceptances, accounts, forwarding, trust
@@ -131,8 +131,8 @@ def audit(config: Config) -> str:
         return f"{number} records, whole; they are sent nowhere"
     receipt = syslog.probe(config)
     if receipt.trouble is not None:
-        sentence, step = words.TROUBLES[receipt.trouble]
-        raise Transient(f"repository {syslog.repository(config.audit)}: {sentence} {step} ({receipt.detail})")
+        where = syslog.repository(config.audit)
+        raise Transient(_trouble("repository", where, words.CHECKED[receipt.trouble], receipt.detail))
     return f"{number} records, whole; the repository lets the box in and has {stood.id}"
 
 
@@ -143,9 +143,19 @@ def way_out(sink: Sink) -> str:
     receipt = open_sink(sink).probe()
     if receipt.trouble is None:
         return f"{sink.name}: {receipt.detail}"
-    sentence, action = words.TROUBLES[receipt.trouble]
-    code = f" ({receipt.detail})" if receipt.detail else ""
-    raise Transient(f"{sink.name}: {sentence}{code} {action}")
+    raise Transient(_trouble(sink.name, _place(sink), words.CHECKED[receipt.trouble], receipt.detail))
+
+
+def _place(sink: Sink) -> str:
+    if isinstance(sink, FolderSink):
+        return sink.path
+    return f"{sink.host}:{sink.port}" if isinstance(sink, DicomSink | Hl7Sink) else sink.url
+
+
+def _trouble(name: str, place: str, said: tuple[str, str], detail: str) -> str:
+    """What is wrong, where exactly, and what to do: whoever stands before it has to find the cable or the line in the settings."""
+    sentence, action = said
+    return f"{name}: {sentence} ({', '.join(filter(None, (place, detail)))}) {action}"
 
 
 def orders(config: Config) -> str:
@@ -157,9 +167,8 @@ def orders(config: Config) -> str:
     answer = ask(config, now())
     if answer.trouble is None:
         return f"{config.ris.ae_title} gives {len(answer.orders)}, from yesterday to tomorrow"
-    sentence, action = words.RIS[answer.trouble]
-    code = f" ({answer.detail})" if answer.detail else ""
-    raise Transient(f"{config.ris.ae_title}: {sentence}{code} {action}")
+    place = f"{config.ris.host}:{config.ris.port}"
+    raise Transient(_trouble(config.ris.ae_title, place, words.RIS[answer.trouble], answer.detail))
 
 
 CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, people, model, ports, audit, orders)

@@ -24,6 +24,8 @@ from edge.config import Config
 from edge.records import Reason
 from edge.sinks import commitment
 from edge.sinks import dicom as sink
+from edge.stages.deidentify import datasets
+from edge.stages.deidentify import table as deidentify
 from edge.stages.report import terms
 from edge.vocabulary import IMPRESSIONS, OVERRIDES
 
@@ -206,6 +208,22 @@ def _events() -> Iterator[str]:
         )
 
 
+def _profile() -> Iterator[str]:
+    """The de-identification profile and its options, as they are written into every object."""
+    yield _head("code (DCM)", "profile or option", "written into")
+    for (value, meaning), where in datasets.SAYS.items():
+        yield _row(value, meaning, where)
+
+
+def _leaving() -> Iterator[str]:
+    """Every attribute that leaves in some form."""
+    yield _head("tag", "attribute", "Basic Profile", "options", "here", "kept only if it is")
+    for row in deidentify.rows():
+        if row.action != "X":
+            kept = "" if row.values in ("-", "recurse") else f"`{row.values}`".replace("|", "\\|")
+            yield _row(f"({row.tag[:4]},{row.tag[4:]})", row.keyword, row.standard, row.option, row.action, kept)
+
+
 def _names(transfers: Iterable[str]) -> str:
     return (
         "all in the table below"
@@ -238,6 +256,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "charsets": _charsets,
     "codes": _codes,
     "events": _events,
+    "profile": _profile,
+    "leaving": _leaving,
 }
 """The tables, by the names of their marks."""
 

@@ -124,6 +124,12 @@ BREAKS: dict[Breakage, tuple[str, str]] = {
     ),
 }
 
+CHECKED: dict[Trouble, tuple[str, str]] = {
+    **TROUBLES,
+    Trouble.NOT_CONFIGURED: ("It is not, or not rightly, in the settings.", "Correct its address or its keys there."),
+}
+"""The same troubles, as `outpost check` says them."""
+
 RIS: dict[Trouble, tuple[str, str]] = {
     **TROUBLES,
     Trouble.REJECTED: ("It refuses to give its orders.", "Have its log checked for why."),

@@ -254,10 +254,11 @@ def test_check_asks_each_way_out_and_says_what_to_do(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     said = [line for line in done.stdout.splitlines() if "way out" in line]
-    assert said[0].startswith("✘ way out     strict: It does not let this box in. (association rejected")
+    assert said[0].startswith("✘ way out     strict: It does not let this box in. (127.0.0.1:")
     assert said[0].endswith("Have this box's AE title, or its user, allowed there.")
     assert said[1] == "✔ way out     PACS: takes every kind it is sent"
-    assert said[2].startswith("✘ way out     share: It cannot be reached. (No such file or directory)")
+    assert said[2].startswith("✘ way out     share: It cannot be reached. (/")
+    assert "nowhere, No such file or directory) " in said[2] and "`outpost check`" not in done.stdout
 
 
 def test_an_idle_courier_starts_afresh_and_holds_no_library(tmp_path: Path) -> None:

@@ -215,6 +215,40 @@ def authority(tmp_path: Path) -> Iterator[tuple[trustme.CA, Path, Path]]:
 
 
 @pytest.mark.peer
+def test_orthanc_over_tls_takes_each_object_once_and_only_from_whom_it_knows(
+    tmp_path: Path, authority: tuple[trustme.CA, Path, Path]
+) -> None:
+    ca, right, wrong = authority
+    theirs, ours, stranger = (
+        ca.issue_cert("127.0.0.1"),
+        ca.issue_cert("outpost.example"),
+        trustme.CA().issue_cert("x.example"),
+    )
+    theirs.private_key_pem.write_to_path(tmp_path / "key.pem")
+    theirs.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    for name, one in (("ours", ours), ("stranger", stranger)):
+        one.private_key_and_cert_chain_pem.write_to_path(tmp_path / f"{name}.pem")
+    files = {
+        "DicomTlsCertificate": "cert.pem",
+        "DicomTlsPrivateKey": "key.pem",
+        "DicomTlsTrustedCertificates": "ca.pem",
+    }
+    more = {"DicomTlsEnabled": True, **{key: str(tmp_path / name) for key, name in files.items()}}
+    with Orthanc(tmp_path, more=more) as orthanc:
+        settings = {"tls": True, "ca": str(right), "certificate": str(tmp_path / "ours.pem")}
+
+        def out(**changed: Any) -> Receipt:
+            return given(dicom(orthanc.port, **{**settings, **changed}), SC)
+
+        for _ in range(2):
+            assert out().trouble is None
+            assert [one["SOPInstanceUID"] for one in orthanc.instances()] == [SC.uid]
+        assert out(ca=str(wrong)).trouble is Trouble.TLS
+        assert out(certificate=str(tmp_path / "stranger.pem")).trouble is Trouble.TLS
+        assert len(orthanc.instances()) == 1
+
+
+@pytest.mark.peer
 def test_dcmtk_over_tls_and_certificates_of_somebody_else(
     tmp_path: Path, authority: tuple[trustme.CA, Path, Path]
 ) -> None:

@@ -55,7 +55,8 @@ def test_a_film_that_was_assessed_again_is_to_be_read_again(box: Box) -> None:
     decide(box, film, ReadKind.CONFIRM)
     assert shown(box) == []
     box.store.execute(
-        "INSERT INTO result SELECT arrival_id, 2, outcome, header, decision, milliseconds, saliency, decided_at FROM result"
+        "INSERT INTO result SELECT arrival_id, 2, outcome, header, decision, milliseconds, saliency, decided_at, letterhead"
+        " FROM result"
     )
     assert shown(box) == [film]
 
@@ -152,7 +153,7 @@ def test_five_thousand_films_are_one_short_page(tmp_path: Path) -> None:
                 (number, 10_000 + number, first),
             )
             box.store.execute(
-                "INSERT INTO result SELECT ?, run, outcome, header, decision, milliseconds, saliency, decided_at"
+                "INSERT INTO result SELECT ?, run, outcome, header, decision, milliseconds, saliency, decided_at, letterhead"
                 " FROM result WHERE arrival_id = ?",
                 (number, first),
             )

@@ -32,6 +32,17 @@ MODIFIED_DATES = ("113107", "Retain Longitudinal Temporal Information Modified D
 PATIENT = ("113108", "Retain Patient Characteristics Option")
 DEVICE = ("113109", "Retain Device Identity Option")
 
+SAYS = {
+    BASIC: "all",
+    CLEAN_PIXELS: "film, banner",
+    CLEAN_GRAPHICS: "presentation state",
+    CLEAN_STRUCTURED: "SR",
+    MODIFIED_DATES: "all",
+    PATIENT: "all",
+    DEVICE: "all that name this box's own model by its Device UID",
+}
+"""Which object says what of itself in De-identification Method Code Sequence (PS3.16 CID 7050)."""
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
 _DAY = re.compile(r"(\d{4})[.-]?(\d\d)[.-]?(\d\d)")
 _TIME = re.compile(r"(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)(\.\d{1,6})?")
