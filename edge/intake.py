@@ -105,7 +105,7 @@ class Intake:
             self.accept(
                 event.dataset_path,
                 str(request.AffectedSOPInstanceUID),
-                str(event.assoc.requestor.ae_title),
+                _sender(str(event.assoc.requestor.ae_title)),
                 _URGENCY.get(request.Priority, Urgency.ROUTINE),
             )
         except Transient as error:
@@ -206,6 +206,11 @@ def sop_instance_uid(path: Path) -> str:
             return str(dataset.get("SOPInstanceUID") or "")
     except Exception:  # noqa: BLE001  pydicom raises nearly every built-in exception on damaged input
         return ""
+
+
+def _sender(ae_title: str) -> str:
+    """Who sent a film: the calling AE title, which a sender may choose, and never the box's own word for films on no list."""
+    return f"AE {ae_title}" if ae_title == arrivals.FOR_ACCEPTANCE else ae_title
 
 
 class Watch:

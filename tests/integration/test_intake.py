@@ -20,7 +20,7 @@ from edge.intake import Watch
 from edge.records import Outcome, Reason
 from edge.samples import film, real_films, rle
 from edge.sending import send
-from edge.state import results
+from edge.state import arrivals, results
 from edge.state.store import open_store
 from models import phantom
 from tests.box import Box, until
@@ -100,6 +100,18 @@ def test_only_the_senders_that_were_named(tmp_path: Path) -> None:
             assert association.is_established is welcome
             if welcome:
                 association.release()
+
+
+def test_a_sender_that_calls_itself_what_the_box_calls_acceptance_films_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "film.dcm"
+    film(phantom.chest(1, size=(256, 256)), "Diallo^Awa", "041Y", "F").save_as(path, enforce_file_format=True)
+    monkeypatch.setattr("edge.sending.AE_TITLE", arrivals.FOR_ACCEPTANCE)
+    with Box(tmp_path, "intake") as box:
+        send("127.0.0.1", box.port, "OUTPOST", path)
+        films = box.films()
+    assert [one.arrival.source for one in films] == ["AE acceptance"], "it is on the worklist"
 
 
 def test_a_stick_is_read_once_and_never_written(tmp_path: Path) -> None:
