@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from edge.config import DicomSink, DicomwebSink
 from edge.records import Decision, Delivery, Document, Grays, Header, Outcome, Read, ReadKind, Reason, Refusal, Source
@@ -160,6 +161,18 @@ def test_the_validator_of_these_tests_finds_what_is_wrong(tmp_path: Path) -> Non
     made.write_bytes(made.read_bytes().replace(b"PRELIMINARY", b"WHATEVER..."))
     with pytest.raises(AssertionError, match="Error"):
         vetted([made])
+
+
+def test_a_name_of_64_letters_stays_whole_although_dciodvfy_counts_their_bytes(tmp_path: Path) -> None:
+    """PS3.5 6.2: a component group of PN may have 64 characters, whatever bytes each takes; dciodvfy allows so many bytes."""
+    for letter, complains in (("N", False), ("Д", True)):
+        named = of(replace(results.example().film.header, PatientName=letter * 64), results.example())
+        (made,) = written(report.documents(named, ("sr",)), tmp_path)
+        assert dcmread(made).PatientName == letter * 64
+        told = subprocess.run([peer("dciodvfy", "dicom3tools"), made], capture_output=True, text=True, errors="replace")
+        errors = [line for line in told.stderr.splitlines() if line.startswith("Error")]
+        assert bool(errors) is complains
+        assert all("128, expected <= 64" in line or "dataset contains invalid" in line for line in errors), errors
 
 
 @pytest.mark.parametrize("name", ["one finding, with its region", "damaged", "for missed"])
