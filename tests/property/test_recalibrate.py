@@ -139,7 +139,10 @@ def test_a_map_rises_and_keeps_within_its_interval(seed: int, number: int, bias:
         assert all(0 < value < 1 for value in values), "never is never said"
 
 
-def test_nobody_is_judged_by_a_map_that_they_taught() -> None:
+def test_nobody_is_judged_by_a_map_that_they_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[np.ndarray] = []
+    made = recalibrate._isotonic
+    monkeypatch.setattr(recalibrate, "_isotonic", lambda logits, seen: taught.append(logits) or made(logits, seen))
     draw = np.random.default_rng(8)
     # everybody has five films, all alike, and whether they are abnormal is chance: only who learns patients by heart gains
     labels = [
@@ -153,6 +156,8 @@ def test_nobody_is_judged_by_a_map_that_they_taught() -> None:
     fitted = fit(labels, POINTS)
     assert fitted is not None
     assert isinstance(fitted.map, Isotonic)
+    for logits in taught[:FOLDS]:
+        assert set(np.unique(logits, return_counts=True)[1]) == {5}, "a patient's films are all there, or none of them"
     assert fitted.held.brier[1] > 0.25 - 0.01, "on films of people whom it has not seen, chance stays chance"
 
 
