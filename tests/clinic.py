@@ -16,6 +16,7 @@ import numpy as np
 from flask import Flask
 from PIL import Image
 
+from edge import setup
 from edge.config import Config
 from edge.records import (
     Assessment,
@@ -23,6 +24,7 @@ from edge.records import (
     Display,
     Finding,
     Header,
+    Order,
     Outcome,
     ReadKind,
     Reason,
@@ -30,12 +32,12 @@ from edge.records import (
     Role,
     Urgency,
 )
-from edge.state import acceptances, arrivals, queue, reads, results
+from edge.state import acceptances, arrivals, orders, queue, reads, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from models import phantom
 from tests.people import cookies, person
-from web import clinic, server
+from web import clinic, join, server
 
 DEVICE = "2.25.1234567890"
 SCRIPTS = "Нгуен ليلى 陳大文 Wolfeschlegelstein "
@@ -50,6 +52,8 @@ class Pages:
     app: Flask
     config: Config
     port: int
+    join: str
+    """Where a tablet learns to trust the box."""
 
     @property
     def url(self) -> str:
@@ -65,21 +69,30 @@ class Pages:
 @contextmanager
 def serving(config: Config) -> Iterator[Pages]:
     """Serve the pages of a box as it does itself, until the block ends."""
-    app, stop, ready, ports = clinic.create(config), threading.Event(), threading.Event(), list[int]()
+    app, stop = clinic.create(config), threading.Event()
+    threads: list[threading.Thread] = []
 
-    def listening(port: int) -> None:
-        ports.append(port)
-        ready.set()
+    def serve(app: Flask, tls: server.Tls | None) -> int:
+        ready, ports = threading.Event(), list[int]()
 
-    where = (app, "web.port", "127.0.0.1", 0, stop, listening, server.Tls(config))
-    thread = threading.Thread(target=server.serve, args=where)
-    thread.start()
-    assert ready.wait(30)
+        def listening(port: int) -> None:
+            ports.append(port)
+            ready.set()
+
+        where = (app, "web.port", "127.0.0.1", 0, stop, listening, tls)
+        threads.append(threading.Thread(target=server.serve, args=where))
+        threads[-1].start()
+        assert ready.wait(30)
+        return ports[0]
+
     try:
-        yield Pages(app, config, ports[0])
+        port = serve(app, server.Tls(config))
+        joining = serve(join.create(config), None)
+        yield Pages(app, config, port, f"http://127.0.0.1:{joining}")
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 def film(
@@ -178,8 +191,9 @@ class Filled:
 
 
 def fill(config: Config) -> Filled:
-    """A box with a film in every state that a page can show; Amina has said what she saw on some, and decided."""
-    person(Path(config.state))
+    """A box with a film in every state that a page can show; Amina, who is a lead, has said what she saw on some, and decided."""
+    person(Path(config.state), role=Role.LEAD)
+    setup.renew(config)
     with closing(open_store(Path(config.state))) as store:
 
         def put(outcome: Outcome | None, name: str, minutes: float, probability: float = 0.5, **more: Any) -> int:
@@ -203,6 +217,8 @@ def fill(config: Config) -> Filled:
         done = 0
         with transaction(store):
             acceptances.sign(store, DEVICE, "balanced", "Dr Ba", now())
+            order = Order(0, "tablet", "Amina", now(), PatientName="DIOP^Awa", PatientID="CL-00421", age_years=51.0)
+            orders.register(store, replace(order, procedure="chest_pa", urgency=Urgency.STAT), "registers-a-patient")
             for key in ("sealed", "decided", "asked"):
                 reads.add(store, films[key], 1, ReadKind.IMPRESSION, "Amina", now(), f"seen-{key}", codes=("normal",))
             for key, kind, outcome, reason in (
@@ -214,44 +230,3 @@ def fill(config: Config) -> Filled:
                 )
                 done = read.id
     return Filled(films, done)
-
-
-def every_page(app: Flask, filled: Filled) -> dict[str, str]:
-    """The path of every page that can be opened, found from the application itself, and of every kind of film."""
-    paths = {
-        "worklist": "/",
-        "undo": f"/?done={filled.done}",
-        "search": "/?q=kamau",
-        "read": "/?show=read",
-        "none": "/no",
-    }
-    for rule in app.url_map.iter_rules():
-        name = rule.endpoint.replace(".", "-")
-        if "GET" not in (rule.methods or ()) or rule.endpoint == "static" or rule.endpoint in PARTS:
-            continue
-        if not rule.arguments:
-            paths.setdefault(name, rule.rule)
-        elif rule.arguments == {"number"} and rule.endpoint != "film.page":
-            paths[name] = rule.rule.replace("<int:number>", str(filled.films["decided"]))
-    del paths["worklist-home"]
-    code = "0000 0000 0000 0000"
-    return (
-        paths | {f"film-{key}": f"/films/{n}" for key, n in filled.films.items()} | {"verify": f"/verify?code={code}"}
-    )
-
-
-PARTS = frozenset(
-    {
-        "worklist.rows",
-        "alerts.current",
-        "status.healthy",
-        "film.sections",
-        "pictures.film",
-        "pictures.preview",
-        "pictures.saliency",
-        "tablet.manifest",
-        "tablet.worker",
-        "tablet.away",
-    }
-)
-"""What pages fetch for themselves, and the page that leaves by itself as soon as the box answers (test_away.py)."""

@@ -1,0 +1,161 @@
+"""Every page as a person meets it, found from the application itself; visited in a browser, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from flask import Flask
+
+from tests.clinic import Filled, Pages
+from web import languages
+
+TABLETS = {
+    "8-portrait": (600, 960),
+    "8-landscape": (960, 600),
+    "10-portrait": (800, 1280),
+    "10-landscape": (1280, 800),
+    "12-portrait": (1024, 1366),
+    "12-landscape": (1366, 1024),
+}
+"""CSS pixels of usual tablets."""
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+FINGER = 48
+SMALL = """least => [...document.querySelectorAll('a, button, input, select, summary, label')]
+  .filter(e => {
+    const box = e.getBoundingClientRect();
+    const whole = getComputedStyle(e, '::after').position === 'absolute'; // the whole row is touched
+    const inside = e.matches('input') && e.closest('label'); // then the label is touched
+    const plain = e.matches('label') && !e.querySelector('input:not(.unseen)');
+    return !inside && !plain && !e.matches('.unseen')
+      && e.checkVisibility({ visibilityProperty: true }) && box.width > 1 && box.bottom > 0 && !whole
+      && (Math.round(box.height) < least || Math.round(box.width) < least);
+  }).map(e => e.outerHTML)"""
+WIDE = "document.documentElement.scrollWidth > innerWidth"
+
+OPEN = "for (const one of document.querySelectorAll('main details')) one.open = true"
+LOCKED = "dispatchEvent(new Event('signed-out'))"
+SCAN = "document.getElementById('camera').showModal()"
+AWAY = "for (const id of ['stale', 'unsaved']) document.getElementById(id).hidden = false"
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A page, and what is done on it before it is looked at."""
+
+    path: str
+    then: str = ""
+    out: bool = False
+    """Nobody is signed in."""
+    join: bool = False
+    """It is on the port without TLS."""
+
+
+def every_screen(app: Flask, filled: Filled) -> dict[str, Screen]:
+    """Every page that can be opened, every kind of film, and what is shown over or instead of a page."""
+    films = filled.films
+    screens = {
+        "worklist": Screen("/"),
+        "worklist-undo": Screen(f"/?done={filled.done}"),
+        "worklist-search": Screen("/?q=kamau"),
+        "worklist-read": Screen("/?show=read"),
+        "worklist-scan": Screen("/", SCAN),
+        "worklist-stale": Screen("/", AWAY),
+        "none": Screen("/no"),
+    }
+    for rule in app.url_map.iter_rules():
+        name = rule.endpoint.replace(".", "-")
+        if "GET" not in (rule.methods or ()) or rule.endpoint in PARTS:
+            continue
+        if not rule.arguments:
+            screens.setdefault(name, Screen(rule.rule))
+        elif rule.arguments == {"number"} and rule.endpoint != "film.page":
+            screens[name] = Screen(rule.rule.replace("<int:number>", str(films["decided"])))
+    screens |= {f"film-{key}": Screen(f"/films/{number}") for key, number in films.items()}
+    return screens | {
+        "handoff-verify": Screen("/verify?code=0000 0000 0000 0000"),
+        "commission-page": Screen("/commission", OPEN),
+        "film-open": Screen(f"/films/{films['asked']}", OPEN),
+        "film-compared": Screen(f"/films/{films['other']}?beside={films['twin']}"),
+        "lock": Screen(f"/films/{films['sealed']}", LOCKED),
+        "signing-switch": Screen("/sign-in?switch=1"),
+        "signing-out": Screen("/sign-in", out=True),
+        "first-page": Screen("/setup", out=True),
+        "away": Screen("/away", out=True),
+        "join": Screen("/", OPEN, out=True, join=True),
+    }
+
+
+PARTS = frozenset(
+    {
+        "static",
+        "worklist.home",
+        "worklist.rows",
+        "alerts.current",
+        "status.healthy",
+        "film.sections",
+        "pictures.film",
+        "pictures.preview",
+        "pictures.saliency",
+        "tablet.manifest",
+        "tablet.worker",
+    }
+)
+"""What pages fetch for themselves."""
+
+
+class Tablet:
+    """A browser's page in one language, on which Amina, who is a lead, is signed in; or nobody."""
+
+    def __init__(self, page: Any, pages: Pages, code: str) -> None:
+        self.page, self._pages, self._code = page, pages, code
+
+    def visit(self, screen: Screen) -> None:
+        """Open a page, and wait until all of it is there."""
+        url = self._pages.join if screen.join else self._pages.url
+        self.page.goto(url + screen.path + (f"?language={self._code}" if screen.join else ""))
+        if self.page.locator("cxr-view").count():
+            self.page.wait_for_selector(".viewer:not(.ready)", state="detached")
+        if screen.then:
+            self.page.evaluate(screen.then)
+
+    def settle(self) -> None:
+        """Wait until a change of the tablet's size is drawn."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def wrong(self) -> list[str]:
+        """What of the page as it stands is not for everyone: WCAG 2.2 AA by axe, fingers, the tablet's width."""
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(_axe())
+        found = self.page.evaluate("options => axe.run(options)", {**RULES, "resultTypes": ["violations"]})
+        said = [f"{one['id']}: {node['html'][:300]}" for one in found["violations"] for node in one["nodes"]]
+        said += [f"too small for a finger: {one[:300]}" for one in self.page.evaluate(SMALL, FINGER)]
+        return said + ["wider than the tablet"] * self.page.evaluate(WIDE)
+
+
+@lru_cache(maxsize=1)
+def _axe() -> str:
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    return str(AXE_SCRIPT)
+
+
+@contextmanager
+def tablet(browser: Any, pages: Pages, code: str, out: bool = False) -> Iterator[Tablet]:
+    """A tablet of a language's own; it does not hear when the box answers again, so the page that waits for that stays."""
+    context = browser.new_context(
+        has_touch=True, reduced_motion="reduce", ignore_https_errors=True, service_workers="block"
+    )
+    page = context.new_page()
+    page.route("**/health", lambda route: route.abort())
+    context.add_cookies([{"name": languages.COOKIE, "value": code, "url": pages.url}])
+    if not out:
+        context.add_cookies(pages.cookies())
+        form, own = {"code": code, "back": "/status"}, {"Sec-Fetch-Site": "same-origin"}
+        page.request.post(f"{pages.url}/language", form=form, headers=own)
+    yield Tablet(page, pages, code)
+    context.close()
