@@ -25,18 +25,18 @@ pages = Blueprint("film", __name__)
 @people.may(*people.CARERS)
 def page(number: int) -> str:
     """A film with everything known of it."""
-    film = here.film_or_404(number)
-    ledger.look(number)
-    return render_template("film.html", **_shown(film))
+    shown = _shown(here.film_or_404(number))
+    _look(shown)
+    return render_template("film.html", **shown)
 
 
 @pages.get("/films/<int:number>/sections")
 @people.may(*people.CARERS, part=True)
 def sections(number: int) -> str:
     """The film page's sections, for a page that waits for some of them."""
-    film = here.film_or_404(number)
-    ledger.look(number)
-    return render_template("sections.html", **_shown(film))
+    shown = _shown(here.film_or_404(number))
+    _look(shown)
+    return render_template("sections.html", **shown)
 
 
 @pages.post("/films/<int:number>/age")
@@ -57,6 +57,13 @@ def supply_age(number: int) -> tuple[str, int] | flask.typing.ResponseReturnValu
         elif not ranking.runs_again(known):
             abort(409)
     return flask.redirect(url_for("film.page", number=number), 303)
+
+
+def _look(shown: dict[str, object]) -> None:
+    """Record that a person was shown the film, and the earlier one beside it."""
+    for film in (shown["film"], shown["beside"]):
+        if isinstance(film, Film):
+            ledger.look(film.arrival.id)
 
 
 def _shown(film: Film) -> dict[str, object]:

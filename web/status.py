@@ -62,7 +62,7 @@ def _lines() -> list[Line]:
         _model(),
         _assessing(),
         _alert(),
-        *map(_way, outbox.ways(store, config)),
+        *_ways(),
         _ledger(),
         *_ris(),
         *map(
@@ -124,6 +124,15 @@ def _assessing() -> Line:
 
 _OF_ITSELF = {Trouble.UNREACHABLE, Trouble.HANGS, Trouble.CLOSED, Trouble.BUSY, Trouble.WARNED, Trouble.INTERRUPTED}
 """Troubles that often pass without anybody's doing."""
+
+
+def _ways() -> list[Line]:
+    """Every way out; or that there is none, which is nobody's fault but should be known."""
+    if ways := outbox.ways(here.store(), here.config()):
+        return list(map(_way, ways))
+    sentence = _("Results stay on this box: its settings name no other system that gets them.")
+    action = _("If they should go to a PACS or the hospital’s system, ask the technician.")
+    return [Line("way", _("Sync"), Level.UNKNOWN, sentence, action)]
 
 
 def _way(way: Way) -> Line:

@@ -20,6 +20,7 @@ from web.languages import LANGUAGES
 
 pytestmark = pytest.mark.browser
 
+
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     config = Config(state=str(tmp_path_factory.mktemp("box")))

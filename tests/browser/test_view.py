@@ -15,7 +15,7 @@ from PIL import Image
 
 from edge import worker
 from edge.records import Display, Rendition
-from edge.state import results
+from edge.state import audit, results
 from edge.state.objects import Objects
 from edge.state.store import transaction
 from tests.browser.test_clinic import browser  # noqa: F401  a fixture
@@ -42,6 +42,11 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     filled = Box(tmp_path_factory.mktemp("box"))
     objects = Objects(Path(filled.config.state))
     film = Rendition(values(), Display(WINDOWS, 0.5, True))
+    prior = filled.film(Outcome.ROUTINE)
+    earlier = Rendition(values()[::-1].copy(), film.display)
+    with transaction(filled.store):
+        pictures = objects.put(worker._png(earlier.values)).sha256, objects.put(worker._preview(earlier)).sha256
+        results.add_rendition(filled.store, prior, *pictures, film.display)
     number = filled.film(Outcome.SOON)
     with transaction(filled.store):
         pictures = objects.put(worker._png(film.values)).sha256, objects.put(worker._preview(film)).sha256
@@ -51,7 +56,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         filled.store.execute("UPDATE result SET saliency = ?", (heat.getvalue(),))
     with serving(filled.config) as pages:
         url = f"{pages.url}/films/{number}"
-        yield SimpleNamespace(url=url, cookies=pages.cookies(), film=film, box=filled)
+        yield SimpleNamespace(url=url, cookies=pages.cookies(), film=film, box=filled, prior=prior, earlier=earlier)
 
 
 @contextmanager
@@ -212,6 +217,64 @@ def test_pinch_and_drag_by_touch(browser: Any, box: Any) -> None:  # noqa: F811
         fingers("touchMove", (x + 80, y))
         fingers("touchEnd")
         assert view(page, "view.x") == pytest.approx(at + 80, abs=2)
+
+
+FRAMES = """() => new Promise(done => {
+  const view = document.querySelector("cxr-view");
+  const paint = view.paint;
+  const frames = [];
+  view.paint = (how) => { frames.push(how.rough); paint(how); };
+  let left = 8;
+  const move = () => (left-- ? (view.pan(1, 0), requestAnimationFrame(move)) : setTimeout(() => done(frames), 1500));
+  setTimeout(move, 1000); // long after the last frame
+})"""
+
+
+def test_a_film_that_moves_is_drawn_rough_and_then_fine(browser: Any, box: Any) -> None:  # noqa: F811
+    """However slow the tablet draws: what is looked at in the end is fine, and so is the first frame after a rest."""
+    with viewer(browser, box) as page:
+        page.evaluate("document.querySelector('cxr-view').style.setProperty('width', '120px')")
+        settle(page)
+        frames = page.evaluate(FRAMES)
+        assert frames[0] is False and frames[-1] is False
+        assert True in frames, "what moves is drawn rough"
+        rough, fine = (
+            np.array(page.evaluate(DRAWN.replace("inverted: view.inverted", f"inverted: view.inverted, rough: {how}")))
+            for how in ("true", "false")
+        )
+        assert np.abs(rough - fine).max() > 0, "else nothing is won"
+
+
+def test_the_earlier_film_is_beside_it_and_moves_with_it(browser: Any, box: Any) -> None:  # noqa: F811
+    with viewer(browser, box) as page:
+        page.click("text=Compare with")
+        page.wait_for_selector(".films.two")
+        page.wait_for_selector(".viewer:not(.ready)", state="detached")
+        grays = [
+            np.array(
+                page.evaluate(DRAWN.replace('querySelector("cxr-view")', f'querySelectorAll("cxr-view")[{place}]'))
+            )
+            for place in (0, 1)
+        ]
+        assert page.locator("cxr-view").nth(0).get_attribute("data-src") == f"/films/{box.prior}/film.png"
+        assert grays[0].shape == grays[1].shape and np.abs(grays[0] - grays[1]).max() > 50, "each shows its own film"
+        both = "[...document.querySelectorAll('cxr-view')].map(view => view.zoom)"
+        fitted = page.evaluate(both)
+        page.locator("[data-do=in]").nth(1).click()
+        settle(page)
+        settle(page)
+        assert page.evaluate(both) == [pytest.approx(1.4 * zoom) for zoom in fitted]
+        page.uncheck("[name=linked]")
+        page.locator("[data-do=in]").nth(0).click()
+        settle(page)
+        settle(page)
+        assert page.evaluate(both) == [pytest.approx(1.4**2 * fitted[0]), pytest.approx(1.4 * fitted[1])]
+        assert page.locator("[name=map]").count() == 1, "the map is this film's only"
+        page.click("text=This film alone")
+        page.wait_for_selector(".films:not(.two)")
+        assert page.locator("cxr-view").count() == 1
+    seen = {record.arrival_id for record in audit.records(box.box.store) if record.event is audit.Event.VIEWED}
+    assert box.prior in seen
 
 
 def test_the_map_is_off_until_asked_for_and_fades(browser: Any, box: Any) -> None:  # noqa: F811

@@ -33,6 +33,7 @@ from edge.records import (
 from edge.samples import film
 from edge.stages import header
 from edge.state import arrivals, audit, orders, queue, results
+from edge.state.audit import Event
 from edge.state.objects import Objects
 from edge.state.store import now, transaction
 from edge.worker import Worker
@@ -287,6 +288,8 @@ def test_earlier_films_of_the_patient_are_offered_newest_first(box: Box) -> None
     compared = box.text(f"/films/{number}?beside={older}")
     assert "Earlier: 1 Jan 2024" in compared and "Move both together" in compared
     assert f"sections?beside={older}" in compared
+    opened = {record.arrival_id for record in audit.records(box.store) if record.event is Event.VIEWED}
+    assert older in opened and newer not in opened, "the film beside it was looked at too"
     for nonsense in ("x", "-1", "9" * 40, "%00"):
         assert box.client.get(f"/films/{number}?beside={nonsense}").status_code == 200
 

@@ -20,7 +20,7 @@ from edge.state.store import now
 from edge.vocabulary import IMPRESSIONS, NOT_ASSESSED
 from tests.people import sign_in
 from tests.unit.test_web import OWN, SHOWN_AT_ONCE, Box
-from web import clinic, languages
+from web import clinic, languages, phrases
 
 KEYS = iter(f"{number:016}" for number in range(10**6))
 
@@ -132,11 +132,18 @@ def test_a_decision_leaves_the_box_once_it_can_no_longer_be_taken_back(tmp_path:
     with closing((box := Box(tmp_path, SHOWN_AT_ONCE, sinks)).store):
         number = box.film(Outcome.IMMEDIATE)
         decide(box, number, "confirm")
-        assert "Not sent yet:" in box.text("/")
         standing = reads.standing(box.store)[number]
+        with box.client.application.test_request_context():
+            oldest = phrases.clock(standing.at)
+        assert f"Not sent yet: 1 film, since {oldest}." in text(box, "/")
         assert not outbox.due(box.store, ["archive"], standing.at)
         assert outbox.due(box.store, ["archive"], standing.at + reads.UNDO)
-        post(box, f"/films/{number}/withdraw", read=standing.id)
+        other = box.film(Outcome.IMMEDIATE)
+        decide(box, other, "confirm")
+        assert f"Not sent yet: 2 films, the oldest since {oldest}." in text(box, "/")
+        decided = reads.standing(box.store)
+        for film in (number, other):
+            post(box, f"/films/{film}/withdraw", read=decided[film].id)
         assert outbox.unsent(box.store) == (0, None)
         assert "Not sent yet" not in box.text("/")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def test_nothing_waits_then_something_does(box: Box) -> None:
     result(box)
     assert "2 results are not there yet, the oldest since " in line(box)
     assert "Good" in line(box) and "next attempt" not in line(box)
+
+
+def test_a_box_without_a_way_out_says_so(tmp_path: Path) -> None:
+    with closing((alone := Box(tmp_path)).store):
+        page = alone.client.get("/status").text
+        assert "Sync" in page and "Results stay on this box" in page and "ask the technician" in page
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,10 @@ def test_a_finding_says_its_probability_in_words_and_figures(box: Box) -> None:
         page = " ".join(re.sub("<[^>]+>", "", box.text(path)).split())
         assert "Tuberculosis: likely" in page
         assert "72 %" in page and "(95 % interval 58 to 83 %)" in page
-    assert "about 7 of 10 such films" in page
+    answer, findings = page.split("Tuberculosis: likely")[1:]
+    assert answer.startswith(", about 7 of 10 such films (95 % interval 58 to 83 %).")
+    assert "about 7 of 10 such films (95 % interval 58 to 83 %)." in findings
+    assert findings.index("not for clinical use") < findings.index("For the technician"), "the limits stand next to it"
     assert "SCT 56717001" in page and "balanced" in page and ACCEPTED in page
 
 

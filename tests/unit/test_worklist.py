@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_the_expected_time_comes_from_todays_pace(box: Box) -> None:
     assert one.expected is not None and two.expected is not None
     pace = timedelta(minutes=35) / 4
     assert abs(one.expected - at - pace) < timedelta(seconds=30) > abs(two.expected - at - 2 * pace)
+    assert len(re.findall(r"read by about \d\d:\d\d<", box.client.get("/").text)) == 2
 
 
 def test_two_reads_tell_no_pace(box: Box) -> None:

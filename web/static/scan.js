@@ -1,4 +1,5 @@
-// Finds a patient by the barcode or QR code on their card, where the tablet's browser can read codes. A scanner that types works anyway.
+// Finds a patient by the barcode or QR code on their card, where the tablet's browser can read codes; where it cannot, says what to
+// do: a hand scanner types into the search field.
 
 const button = document.getElementById("scan");
 const dialog = document.getElementById("camera");
@@ -30,7 +31,12 @@ async function scan() {
   }
 }
 
-if ("BarcodeDetector" in window && navigator.mediaDevices) {
-  button.hidden = false;
-  button.addEventListener("click", scan);
+function tell() {
+  for (const part of dialog.querySelectorAll(".hold, video")) part.hidden = true;
+  dialog.querySelector(".without").hidden = false;
+  dialog.showModal();
 }
+
+button.hidden = false;
+button.addEventListener("click", "BarcodeDetector" in window && navigator.mediaDevices ? scan : tell);
+dialog.addEventListener("close", () => document.getElementById("q").select()); // where a scanner types
