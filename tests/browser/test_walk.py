@@ -1,4 +1,4 @@
-"""The walk: a real box over TLS that ranks, films by storescu, and a person who works on a tablet by touch, in six languages."""
+"""The walk: a real box over TLS that ranks, films sent by storescu, a person who works on a tablet by touch, in six languages."""
 
 from __future__ import annotations
 
