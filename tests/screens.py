@@ -103,6 +103,7 @@ PARTS = frozenset(
         "pictures.saliency",
         "tablet.manifest",
         "tablet.worker",
+        "tablet.away",
     }
 )
 """What pages fetch for themselves."""
