@@ -23,7 +23,7 @@ COMMANDS = {
     "courier": "edge.commands:courier",
     "web": "web.serve:web",
     "check": "edge.check:check",
-    "models": "edge.commands:models",
+    "models": "edge.bundles:models",
     "audit": "edge.ledger:commands",
     "commission": "edge.commission:commission",
     "bench": "edge.bench:bench",

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
+from models import statistics
 from models.model import Model, Scores
 from models.training import gate, heads
 from models.training.films import Film
@@ -58,8 +59,9 @@ def _figures(finding: Any, every: list[Film], rows: list[int], logits: Floats, s
     patients = [every[row].patient for row in rows]
     p = 1 / (1 + np.exp(-(finding.slope * logits + finding.intercept)))
     figures: dict[str, Any] = heads.auroc(p, labels, patients, seed)
-    figures["brier"] = round(float(np.mean((p - labels) ** 2)), 4)
-    figures["expected_calibration_error"] = round(_calibration_error(p, labels), 4)
+    once = np.ones(len(p))
+    figures["brier"] = round(statistics.brier(p, labels == 1)(once), 4)
+    figures["expected_calibration_error"] = round(statistics.calibration_error(p, labels == 1)(once), 4)
     figures["operating_points"] = {
         name: {
             level: {
@@ -76,21 +78,13 @@ def _figures(finding: Any, every: list[Film], rows: list[int], logits: Floats, s
 def _share(
     hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], patients: list[str], seed: int
 ) -> dict[str, float | int]:
-    low, high = heads.interval(
-        lambda rows: float(hits[rows][among[rows]].mean()) if among[rows].any() else float("nan"), patients, seed
-    )
+    found = statistics.share(hits, among, patients, seed)
     return {
-        "share": round(float(hits[among].mean()), 4),
-        "low": round(low, 4),
-        "high": round(high, 4),
+        "share": round(found.value, 4),
+        "low": round(found.low, 4),
+        "high": round(found.high, 4),
         "of": int(among.sum()),
     }
-
-
-def _calibration_error(p: Floats, labels: npt.NDArray[np.int64], bins: int = 10) -> float:
-    """Expected calibration error over bins of equal count (Naeini 2015)."""
-    parts = np.array_split(np.argsort(p), bins)
-    return float(sum(len(part) * abs(p[part].mean() - labels[part].mean()) for part in parts) / len(p))
 
 
 def _shortcuts(every: list[Film], embeddings: Floats, found: Any, seed: int) -> dict[str, Any]:

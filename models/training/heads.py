@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
+from models import statistics
 from models.prepare import prepare
 
 Floats = npt.NDArray[np.float64]
 
-FOLDS, REPEATS, BOOTSTRAPS = 5, 2, 1000
+FOLDS, REPEATS = 5, 2
 STRENGTHS = (0.00001, 0.0001, 0.001, 0.01)
 """Inverse ridge penalties that cross-validation chooses among."""
 NUISANCE_SHRINKAGE = 1.0
@@ -97,31 +98,10 @@ def _regress(x: Floats, y: npt.NDArray[np.int64], strength: float) -> tuple[Floa
     return model.coef_[0], float(model.intercept_[0] - mean @ model.coef_[0])
 
 
-def interval(
-    statistic: Callable[[npt.NDArray[np.int64]], float], patients: Sequence[str], seed: int
-) -> tuple[float, float]:
-    """95 % bootstrap interval of a statistic of film indices, drawn by patient; samples where it has no value are left out."""
-    by_patient: dict[str, list[int]] = {}
-    for index, patient in enumerate(patients):
-        by_patient.setdefault(patient, []).append(index)
-    groups = [np.array(indices) for indices in by_patient.values()]
-    draw = np.random.default_rng(seed)
-    values = []
-    for _ in range(BOOTSTRAPS):
-        sample = np.concatenate([groups[index] for index in draw.integers(0, len(groups), len(groups))])
-        try:
-            values.append(statistic(sample))
-        except ValueError:  # only one class was drawn
-            continue
-    values = [value for value in values if np.isfinite(value)]
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
-
-
 def auroc(scores: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str], seed: int) -> dict[str, float | int]:
     """AUROC with its interval by patient, and the counts behind it."""
-    low, high = interval(lambda rows: float(roc_auc_score(labels[rows], scores[rows])), patients, seed)
+    found = statistics.estimate(statistics.auroc(scores, labels == 1), patients, seed)
     return {
-        "auroc": round(float(roc_auc_score(labels, scores)), 4), "low": round(low, 4), "high": round(high, 4),
+        "auroc": round(found.value, 4), "low": round(found.low, 4), "high": round(found.high, 4),
         "positive": int(labels.sum()), "negative": int((1 - labels).sum()), "patients": len(set(patients)),
     }  # fmt: skip

@@ -1,0 +1,148 @@
+"""`outpost models evaluate`: figures of films that somebody has read, and a list of what is wrong with a folder."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from edge import evaluation
+from edge.cli import main
+from edge.samples import film
+from edge.worker import Reader
+from models import phantom
+from models.bundle import SHIPPED, load
+
+HEAD = "file,lung_opacity,pneumonia,patient,age,sex,view,source"
+
+
+def films(folder: Path) -> Path:
+    """A folder of eight adults and two children in three formats; one cannot be assessed, one not be read."""
+    folder.mkdir()
+    lines = [HEAD]
+    for number in range(8):
+        gray = phantom.chest(number, (256, 256), opacity=number % 2 == 1)
+        if number < 4:
+            Image.fromarray((gray * 255).astype(np.uint8)).save(folder / f"{number}.png")
+        elif number < 6:
+            Image.fromarray((gray * 65535).astype(np.uint16)).save(folder / f"{number}.png")
+        else:
+            film(gray, "Test^One", "050Y", "F").save_as(folder / f"{number}.dcm", enforce_file_format=True)
+        ours = f"p{number // 2},44,m,PA,clinic" if number < 6 else ",,,,"
+        lines.append(f"{number}.{'png' if number < 6 else 'dcm'},{number % 2},,{ours}")
+    Image.fromarray((phantom.chest(9, (256, 256)) * 255).astype(np.uint8)).save(folder / "child.jpg")
+    Image.fromarray(255 - (phantom.chest(8, (256, 256)) * 255).astype(np.uint8)).save(folder / "inverted.jpg")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    lines += ["child.jpg,1,0,c,3,F,AP,ward", "inverted.jpg,1,,d,60,F,AP,ward", "broken.jpg,1,,e,60,F,AP,ward"]
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def evaluate(data: Path, *more: str) -> Result:
+    return CliRunner().invoke(main, ["models", "evaluate", str(SHIPPED), "--data", str(data), *more])
+
+
+def test_figures_for_people_and_for_machines(tmp_path: Path) -> None:
+    data = films(tmp_path / "films")
+    done = evaluate(data, "--json", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told == json.loads((tmp_path / "out/evaluation.json").read_text(encoding="utf-8"))
+    assert told["films"] == 11
+    assert told["could_not_assess"] == {"damaged": 1, "wrong_polarity": 1}
+    assert [one["file"] for one in told["unreadable"]] == ["broken.jpg"]
+    assert "line 12: broken.jpg" in done.stderr
+    opacity = told["findings"]["lung_opacity"]
+    whole = opacity["groups"]["all"]
+    assert (whole["films"], whole["with"], whole["without"]) == (11, 4, 4)
+    assert whole["not_looked_for_at_that_age"] == 1  # the child
+    assert set(opacity["groups"]) == {
+        "all", "age 0-5", "age 40-65", "sex F", "sex M", "view PA", "view AP", "source clinic", "source ward",
+    }  # fmt: skip
+    assert opacity["groups"]["sex F"]["films"] == 5  # of the two DICOM films their own headers say it
+    assert 0 <= whole["auroc"]["low"] <= whole["auroc"]["value"] <= whole["auroc"]["high"] <= 1
+    for levels in whole["operating_points"].values():
+        for level in levels.values():
+            assert 0 <= level["sensitivity"]["low"] <= level["sensitivity"]["value"] <= 1
+    page = (tmp_path / "out/evaluation.html").read_text(encoding="utf-8")
+    plots = [ET.fromstring(part + "</svg>") for part in page.replace("<svg", "\0<svg").split("\0")[1:]
+             for part in [part.split("</svg>")[0]]]  # fmt: skip
+    assert len(plots) == 6
+    assert "http" not in page and "<script" not in page
+    assert evaluate(data, "--json").stdout == done.stdout
+
+
+def test_a_picture_is_judged_as_its_dicom_twin(tmp_path: Path) -> None:
+    bundle = load(SHIPPED)
+    reader = Reader(bundle, bundle.manifest.default_operating_point, 1)
+    gray = np.rint(phantom.chest(3, (300, 280), opacity=True) * 255) / np.float32(255)
+    Image.fromarray((gray * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    film(gray.astype(np.float32), "", "", "").save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    said = [
+        evaluation.judge(tmp_path, evaluation.Case(2, name, {}, "p", 50.0, "", "", ""), reader).probability(
+            "lung_opacity"
+        )
+        for name in ("a.png", "a.dcm")
+    ]
+    assert said[0] is not None and said[0] == pytest.approx(said[1], abs=0.02)
+
+
+def test_everything_that_is_wrong_is_listed_and_nothing_evaluated(tmp_path: Path) -> None:
+    data = films(tmp_path / "films")
+    (data / "again.png").write_bytes((data / "0.png").read_bytes())
+    wrong = [
+        "missing.png,1,,p,40,F,PA,x",
+        "../films/0.png,1,,p,40,F,PA,x",
+        "../elsewhere.png,1,,p,40,F,PA,x",
+        "again.png,1,,q,40,F,PA,x",
+        "1.png,yes,,p,40,F,PA,x",
+        "1.png,1,,p,forty,F,PA,x",
+        "1.png,1,,p,40,X,PA,x",
+        ",1,,p,40,F,PA,x",
+    ]
+    with (data / "labels.csv").open("a", encoding="utf-8") as table:
+        table.write("\n".join(wrong) + "\n")
+    (tmp_path / "elsewhere.png").touch()
+    done = evaluate(data)
+    assert done.exit_code == 65
+    for said in (
+        "line 13: missing.png is missing", "line 14: ../films/0.png is the same film as line 2",
+        "line 15: ../elsewhere.png lies outside",
+        "line 16: again.png is the same film as line 2, 0.png", "line 17: lung_opacity is 'yes'", "line 18: age 'forty'",
+        "line 19: sex 'X'", "line 20: no file",
+    ):  # fmt: skip
+        assert said in done.stderr, said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "a column `file` is needed"),
+        ("file,nodule\n0.png,1\n", "one of pneumonia, lung_opacity"),
+        (HEAD + "\n", "names no film"),
+        (HEAD + '\n"0.png,1', "line 2"),
+    ],
+)
+def test_a_table_that_is_none(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
+    done = evaluate(tmp_path)
+    assert done.exit_code == 65
+    assert said in done.stderr
+
+
+def test_a_folder_without_a_table(tmp_path: Path) -> None:
+    done = evaluate(tmp_path)
+    assert done.exit_code == 65 and "there are: none" in done.stderr
+
+
+def test_columns_that_are_not_looked_at_are_named(tmp_path: Path) -> None:
+    Image.fromarray((phantom.chest(1, (256, 256)) * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "table.csv").write_text("file,lung_opacity,nodule,age\na.png,0,1,50\n", encoding="utf-8")
+    done = evaluate(tmp_path)
+    assert done.exit_code == 0
+    assert "not looked at: nodule" in done.stderr
