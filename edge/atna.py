@@ -115,6 +115,10 @@ KINDS: dict[Event, Kind] = {
     Event.MODEL_CHANGED: Kind(Family.SECURITY_ALERT, "E", "Another model is in use", "110131", person=False),
     Event.CALIBRATION_PROPOSED: Kind(Family.SECURITY_ALERT, "E", "A calibration of this site was proposed", "110132"),
     Event.ACCEPTED: Kind(Family.SECURITY_ALERT, "E", "A model was accepted for this site", "110132"),
+    Event.DRIFT_FOUND: Kind(
+        Family.SECURITY_ALERT, "E", "Films are no longer such as they were", "110142", 4, person=False
+    ),
+    Event.DRIFT_ENDED: Kind(Family.SECURITY_ALERT, "E", "An alarm about changed films ended", "110141", person=False),
     Event.STARTED: Kind(Family.APPLICATION_ACTIVITY, "E", "The box started", "110120", person=False),
     Event.STOPPED: Kind(Family.APPLICATION_ACTIVITY, "E", "The box was stopped", "110121", person=False),
     Event.TAMPERED: Kind(

@@ -26,6 +26,7 @@ COMMANDS = {
     "models": "edge.bundles:models",
     "audit": "edge.ledger:commands",
     "commission": "edge.commission:commission",
+    "drift": "edge.drift:drift",
     "bench": "edge.bench:bench",
 }
 

@@ -242,6 +242,22 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Signals:
+    """What a film looks like in a few numbers (`models/signals.py`): not to judge it by, only to see when films change."""
+
+    level: float
+    contrast: float
+    sharpness: float
+    noise: float
+    border: float
+    saturation: float
+    distance: float
+    """From the films that the model knows."""
+    place: tuple[float, ...]
+    """Among the films that the model knows, along the directions in which those differ most."""
+
+
+@dataclass(frozen=True)
 class Assessment:
     """Everything one run of the stage line produced; committed together with the job's end."""
 
@@ -251,6 +267,10 @@ class Assessment:
     """A tiny transparent PNG: where the leading finding's score comes from; not why."""
     milliseconds: dict[str, float]
     """Per stage, in flow order."""
+    signals: Signals | None = None
+    """None where there was no picture to look at."""
+    logit: float | None = None
+    """Of the finding that the outcome comes from, in the network's own units; 0 is even odds."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge.records import Breakage, Concern, Outcome, Reason, Trouble
+from edge.validity.verdict import Cause
 
 OUTCOMES: dict[Outcome, str] = {
     Outcome.IMMEDIATE: "Immediate",
@@ -178,5 +179,39 @@ PRELIMINARY = "Preliminary: a person decides."
 
 AI_STOPPED = "The AI is stopped: `outpost check` says why. Films are still accepted."
 
-SENTENCES = (PRELIMINARY, AI_STOPPED, *(text for pair in BREAKS.values() for text in pair))
+DRIFT = "The films are no longer such as they were here. What to do stands on the page of the box."
+
+SENTENCES = (PRELIMINARY, AI_STOPPED, DRIFT, *(text for pair in BREAKS.values() for text in pair))
 """What else the box says; all of it is translated where it is shown."""
+
+CAUSES = {
+    Cause.POLARITY: (
+        "Films come with black and white swapped.",
+        "Have the X-ray unit's output checked; read these films yourselves until then.",
+    ),
+    Cause.DETECTOR: (
+        "They look as if they came from another X-ray unit or detector.",
+        "Ask what was changed at the X-ray unit. If it stays, have the AI accepted again with its films.",
+    ),
+    Cause.POPULATION: (
+        "Other patients come than before: other ages, or other views.",
+        "Ask why. If it stays so, have the AI accepted again with films of these patients.",
+    ),
+    Cause.MODEL: (
+        "The films are as before, but they reach the AI in another way.",
+        "Tell the technician: look for an update at the X-ray unit or at this box.",
+    ),
+    Cause.PREVALENCE: (
+        "The films look as before, but the AI finds abnormal ones more, or less, often.",
+        "Compare with what you see in patients: it may be an outbreak, or the AI may have become worse.",
+    ),
+    Cause.EXPOSURE: (
+        "They are brighter or darker than before.",
+        "Have the exposure settings of the X-ray unit checked.",
+    ),
+    Cause.UNCLEAR: (
+        "The box cannot tell why.",
+        "Ask what has changed at the X-ray unit, and read some films without the AI to compare.",
+    ),
+}
+"""What each likely cause of a drift means, and what to do."""

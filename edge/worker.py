@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge import acceptance, memory, ordering, passport
+from edge import acceptance, memory, ordering, passport, surveillance
 from edge import config as settings
 from edge.box import orphaned
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
-from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition
+from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition, Signals
 from edge.stages import decide, decode, gate, header, match
 from edge.state import arrivals, audit, notices, orders, outbox, queue, results, scores
 from edge.state.objects import Objects
@@ -103,11 +103,12 @@ def assess(path: Path, reader: Reader, supplied_age: float | None = None, order:
     An age that a person supplied goes before the film's own, and that before its order's.
     """
     lap = Stopwatch()
-    said = Header()
+    said, signals = Header(), None
     model = reader.model
 
     def ends(refusal: Refusal) -> Assessment:
-        return Assessment(said, decide.refuse(refusal, reader.name, reader.device_uid), None, lap.milliseconds)
+        refused = decide.refuse(refusal, reader.name, reader.device_uid)
+        return Assessment(said, refused, None, lap.milliseconds, signals)
 
     parsed = header.read(path)
     lap("header")
@@ -127,6 +128,9 @@ def assess(path: Path, reader: Reader, supplied_age: float | None = None, order:
     lap("prepare")
     scores = model.infer(tensor)
     lap("infer")
+    seen, place = model.signals(film.gray, tensor, scores)
+    signals = Signals(**seen, place=place)
+    lap("signals")
     doubt = model.doubt(film.gray, tensor, scores)
     lap("gate")
     if doubt is not None:
@@ -145,7 +149,7 @@ def assess(path: Path, reader: Reader, supplied_age: float | None = None, order:
     assert leading is not None
     saliency = _map_png(model.saliency(scores, leading.finding))
     lap("decide")
-    return Assessment(said, decision, saliency, lap.milliseconds)
+    return Assessment(said, decision, saliency, lap.milliseconds, signals, model.logit(scores, leading.finding))
 
 
 class Stopwatch:
@@ -260,15 +264,18 @@ class Worker:
         if assessment.header.from_order:
             detail["from_order"] = assessment.header.from_order
         audit.append(self.store, audit.Event.ASSESSED, "worker", at, job.arrival_id, **detail)
-        if arrivals.read(arrivals.get(self.store, job.arrival_id)).source != arrivals.FOR_ACCEPTANCE:
+        film = arrivals.read(arrivals.get(self.store, job.arrival_id))
+        if film.source != arrivals.FOR_ACCEPTANCE:
+            surveillance.count_film(self.store, self.config, film.received_at, job.run, assessment)
             outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
             ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
 
     def follow(self) -> None:
-        """Take what this site has accepted last, and try a model that is new here on the films read here."""
+        """Take what this site has accepted last, look for drift once a day, and try a model that is new on the films read here."""
         bundle = self.reader.model.bundle
         if passport.in_use(self.store, bundle) != (self.reader.operating_point, self.reader.calibration):
             self.reader = open_reader(self.config, self.store)
+        surveillance.look(self.store, self.reader.device_uid, now())
         with transaction(self.store):
             changed = audit.latest(self.store, audit.Event.MODEL_CHANGED)
             if changed is not None and changed.detail["device_uid"] == self.reader.device_uid:

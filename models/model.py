@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models import backends, phantom
+from models import backends, phantom, signals
 from models.bundle import Bundle, Mismatch
 from models.prepare import prepare
 
 Array = npt.NDArray[np.float32]
+
+AXES = 8
+"""So many directions of the model's own view of films are watched for drift."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,20 @@ class Model:
         fault = int(np.argmax(votes))
         if votes[fault] - votes[0] > gate["fault_margin"]:  # 0 is: nothing wrong
             return str(gate["faults"][fault])
-        distance = np.sqrt(np.mean(np.square((features - gate["known_mean"]) @ gate["known_whitening"])))
-        return "out_of_distribution" if distance > gate["known_distance"] else None
+        return "out_of_distribution" if _length(self._whitened(features)) > gate["known_distance"] else None
+
+    def signals(self, gray: Array, tensor: Array, scores: Scores) -> tuple[dict[str, float], tuple[float, ...]]:
+        """What the film looks like to a person and to the model: its signals by name, and where it lies among known films.
+
+        The place is on the `AXES` directions in which known films differ most, each in units of their spread.
+        """
+        place = self._whitened(_features(tensor, scores))
+        found = signals.appearance(gray, tensor) | signals.scaled(distance=_length(place))
+        return found, tuple(map(float, place[:AXES]))
+
+    def _whitened(self, features: Array) -> Array:
+        place: Array = (features - self._gate["known_mean"]) @ self._gate["known_whitening"]
+        return place
 
     def calibrate(self, scores: Scores, domain: str) -> tuple[Probability, ...]:
         """Calibrated probabilities of the domain's findings; the interval is that of the calibration (delta method)."""
@@ -108,6 +123,11 @@ class Model:
             low=_sigmoid(center - spread),
             high=_sigmoid(center + spread),
         )
+
+    def logit(self, scores: Scores, finding: str) -> float:
+        """A finding's logit as the network has it, shifted by its calibration: domains are then alike in spread, 0 is even odds."""
+        known = next(one for one in self.manifest.findings if one.key == finding)
+        return float(scores.logits[known.output]) + known.intercept / known.slope
 
     def saliency(self, scores: Scores, finding: str) -> Array:
         """Where a finding's logit comes from: (h, w) in [0, 1], the strongest place 1; all 0 where nothing speaks for it."""
@@ -140,6 +160,10 @@ def golden_outputs(model: Model) -> npt.NDArray[np.float64]:
             ]
         )
     return np.array(rows)
+
+
+def _length(place: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(place))))
 
 
 def _features(tensor: Array, scores: Scores) -> Array:

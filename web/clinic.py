@@ -23,6 +23,7 @@ from web import (
     alerts,
     choice,
     commission,
+    drift,
     fairness,
     film,
     first,
@@ -90,6 +91,7 @@ MODULES = (
     tablet,
     commission,
     fairness,
+    drift,
 )
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 

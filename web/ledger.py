@@ -51,6 +51,8 @@ SAYS: dict[Event, str] = {
     Event.MODEL_CHANGED: N_("Another AI model is in use"),
     Event.CALIBRATION_PROPOSED: N_("Proposed a calibration of the AI from the films read here"),
     Event.ACCEPTED: N_("Accepted the AI model for this site"),
+    Event.DRIFT_FOUND: N_("Found that films have changed"),
+    Event.DRIFT_ENDED: N_("The alarm about changed films ended"),
     Event.STARTED: N_("The box started"),
     Event.STOPPED: N_("The box was stopped"),
     Event.TAMPERED: N_("Something on the box was changed from outside"),

@@ -15,6 +15,7 @@ from datetime import datetime
 import flask
 from flask import Blueprint, abort, g, render_template, request, url_for
 
+from edge import surveillance
 from edge.records import Film, Outcome, Read, ReadKind
 from edge.state import audit, outbox, reads, results
 from edge.state.audit import Event
@@ -135,6 +136,8 @@ def decide(number: int) -> flask.typing.ResponseReturnValue:
                 store, number, film.run, ReadKind(act), reader, at, key, outcome=outcome, reason=reason
             )
             outbox.of_read(store, here.config(), done)
+            if done.kind is not ReadKind.REFER:
+                surveillance.count_read(store, here.config(), film, done.kind is ReadKind.OVERRIDE)
             audit.append(
                 store, EVENTS[done.kind], reader, at, number, run=film.run, outcome=outcome, reason=reason, read=done.id
             )
@@ -176,6 +179,9 @@ def withdraw(number: int) -> flask.typing.ResponseReturnValue:
                 )
             outbox.take_back(store, standing)
             reads.add(store, number, film.run, ReadKind.WITHDRAW, reader, at, key)
+            if standing.kind is not ReadKind.REFER and standing.run == film.run:
+                overridden = standing.kind is ReadKind.OVERRIDE
+                surveillance.count_read(store, here.config(), film, overridden, back=True)
             audit.append(store, Event.WITHDRAWN, reader, at, number, read=standing.id)
     return flask.redirect(url_for("film.page", number=number), 303)
 

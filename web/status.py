@@ -15,7 +15,7 @@ from edge.health import Level, Reading
 from edge.records import Trouble, Way
 from edge.state import acceptances, audit, forwarding, notices, orders, outbox, queue
 from edge.state.store import now
-from web import alerts, here, ledger, limits, people, phrases, ranking
+from web import alerts, drift, here, ledger, limits, people, phrases, ranking
 from web.languages import N_, ngettext
 from web.languages import gettext as _
 
@@ -63,6 +63,7 @@ def _lines() -> list[Line]:
         _assessing(),
         _alert(),
         *_ways(),
+        _drift(),
         _ledger(),
         *_ris(),
         *map(
@@ -225,6 +226,11 @@ def _alert() -> Line:
         sentence = _("The alert was last tested at %(moment)s.") % when
         return Line("alert", title, Level.LOOK, sentence, _("Test it once a day: now, below."))
     return Line("alert", title, Level.GOOD, _("The alert was heard at %(moment)s.") % when, _("Nothing to do."))
+
+
+def _drift() -> Line:
+    told = drift.told()
+    return Line("drift", _("Changed films"), told.level, told.sentence, told.action)
 
 
 def _reading(reading: Reading) -> Line:

@@ -18,6 +18,7 @@ from edge.state import (
     arrivals,
     audit,
     calibrations,
+    drift,
     forwarding,
     notices,
     orders,
@@ -43,6 +44,7 @@ MIGRATIONS: tuple[str, ...] = (
     orders.SHARED,
     results.LETTERHEAD,
     calibrations.TABLE,
+    drift.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

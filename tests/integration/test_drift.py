@@ -1,0 +1,115 @@
+"""Drift through a real box: films are counted in the transaction of their result, days are the clinic's, an alarm is told."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge import pins, surveillance
+from edge.cli import main
+from edge.config import Config, Intake, Site, save
+from edge.intake import Intake as Door
+from edge.records import Role
+from edge.samples import film
+from edge.state import accounts, audit, drift, notices
+from edge.state.arrivals import FOR_ACCEPTANCE
+from edge.state.audit import Event
+from edge.state.store import BUILT, now, open_store, transaction
+from edge.validity import packet
+from edge.validity.verdict import Cause
+from edge.worker import Worker
+from models import phantom
+from tests.people import sign_in
+from tests.property.test_watch import day
+from web import clinic
+
+DEVICE = "2.25.1"
+
+
+@pytest.fixture
+def config(state: Path) -> Config:
+    return Config(state=str(state), site=Site(timezone="Pacific/Kiritimati"), intake=Intake(disk_floor_mib=0))
+
+
+def outpost(config: Config, *arguments: str, status: int = 0) -> str:
+    path = Path(config.state) / "test.toml"
+    save(config, path)
+    ran = CliRunner().invoke(main, ["--config", str(path), *arguments], catch_exceptions=False)
+    assert ran.exit_code == status, ran.output
+    return ran.output
+
+
+def test_films_are_counted_with_their_results_and_those_for_acceptance_are_not(config: Config, tmp_path: Path) -> None:
+    doors = Door(config)
+    with closing(doors.store):
+        for number, source in enumerate(["folder", "folder", FOR_ACCEPTANCE]):
+            path = tmp_path / f"{number}.dcm"
+            film(phantom.chest(number, size=(300, 250)), f"F^{number}", "041Y", "F").save_as(
+                path, enforce_file_format=True
+            )
+            doors.accept_copy(path, source)
+    with closing(open_store(Path(config.state))) as store:
+        worker = Worker(config, store)
+        while worker.step():
+            pass
+        (one,) = surveillance.days(store, packet.edges(worker.reader.device_uid))
+        assert packet.count(one.whole, "films") == packet.moments(one.whole, "noise")[0] == 2
+        assert one.day == (now() + timedelta(hours=14)).date(), "the clinic's own day: UTC+14"
+        assert packet.decode(packet.encode(one)) == one
+    assert "2 films" in outpost(config, "drift", "packet", one.day.isoformat())
+
+
+def fill(config: Config, days: int, **moved: float) -> None:
+    """Put days into a box as if its films had come; the last has not ended."""
+    with closing(open_store(Path(config.state))) as store, transaction(store):
+        known = len(drift.days(store, packet.edges(DEVICE)))
+        for number in range(known, known + days):
+            one = day(number, seed=3, **moved)  # type: ignore[arg-type]
+            tallies = {(key.device, key.view, key.ages): tally for key, tally in one.strata.items()}
+            drift.add(store, one.day, packet.edges(DEVICE), tallies)
+
+
+def test_an_alarm_is_in_the_ledger_and_on_the_screen_until_a_lead_settles_it(config: Config) -> None:
+    assert "Nothing to do" in outpost(config, "drift", "status")
+    fill(config, 10)
+    with closing(open_store(Path(config.state))) as store:
+        assert surveillance.look(store, DEVICE, now())
+        assert not surveillance.look(store, DEVICE, now()), "no day has ended since"
+    assert "Too few" in outpost(config, "drift", "status")
+    fill(config, 35)
+    fill(config, 4, noise=2.5, sharpness=1.5)
+    with closing(open_store(Path(config.state))) as store:
+        assert surveillance.look(store, DEVICE, now())
+        found = surveillance.current(store)
+        assert found is not None
+        assert found.alarm is not None
+        assert found.alarm.cause is Cause.DETECTOR
+        assert len(notices.current(store)) == 1
+        record = audit.latest(store, Event.DRIFT_FOUND)
+        assert record is not None
+        assert record.detail["cause"] == "detector"
+        with transaction(store):
+            accounts.add(store, "Lindiwe", Role.LEAD, "en", pins.hashed("385027"), now())
+    assert "another X-ray unit" in outpost(config, "drift", "status")
+    client = clinic.create(config).test_client()
+    sign_in(client, Path(config.state), "Tariq", Role.TECHNICIAN)
+    assert "another X-ray unit" in client.get("/status").text
+    assert "another X-ray unit" in client.get("/drift").text
+    assert "begins anew" in outpost(config, "drift", "restart", "--by", "Lindiwe", "--pin", "385027")
+    with closing(open_store(Path(config.state))) as store:
+        assert notices.current(store) == []
+        assert surveillance.current(store) is None
+        assert audit.latest(store, Event.DRIFT_ENDED) is not None
+        assert surveillance.days(store, packet.edges(DEVICE)) == []
+
+
+def test_a_clock_that_was_reset_makes_no_day_of_long_ago(config: Config) -> None:
+    with closing(open_store(Path(config.state))) as store:
+        edges, at = packet.edges(DEVICE), datetime(1970, 1, 1, tzinfo=UTC)
+        assert surveillance._day(store, config, edges, at) == BUILT.date()
+        fill(config, 2)
+        assert surveillance._day(store, config, edges, at) == date(2026, 1, 2)
