@@ -119,6 +119,12 @@ KINDS: dict[Event, Kind] = {
         Family.SECURITY_ALERT, "E", "Films are no longer such as they were", "110142", 4, person=False
     ),
     Event.DRIFT_ENDED: Kind(Family.SECURITY_ALERT, "E", "An alarm about changed films ended", "110141", person=False),
+    Event.TRIAL_REGISTERED: Kind(Family.SECURITY_ALERT, "E", "A trial of the order was registered", "110131"),
+    Event.RANDOMIZED: Kind(Family.PROCEDURE_RECORD, "U", "A film was given to an arm of the trial", person=False),
+    Event.NOT_RANDOMIZED: Kind(Family.PROCEDURE_RECORD, "U", "A film was left out of the trial", person=False),
+    Event.TRIAL_ENDED: Kind(Family.SECURITY_ALERT, "E", "The trial was ended as planned", "110131"),
+    Event.TRIAL_STOPPED: Kind(Family.SECURITY_ALERT, "E", "The trial was stopped", "110131"),
+    Event.TRIAL_EXPORTED: Kind(Family.SECURITY_ALERT, "E", "The de-identified data of a trial were exported", "110132"),
     Event.STARTED: Kind(Family.APPLICATION_ACTIVITY, "E", "The box started", "110120", person=False),
     Event.STOPPED: Kind(Family.APPLICATION_ACTIVITY, "E", "The box was stopped", "110121", person=False),
     Event.TAMPERED: Kind(

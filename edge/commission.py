@@ -14,14 +14,14 @@ from typing import Any
 
 import click
 
-from edge import acceptance, passport, pins, readings
+from edge import acceptance, evidence, passport, pins, readings
 from edge.acceptance import Proposal
 from edge.cli import config_of
 from edge.config import Config
-from edge.errors import Misconfigured, Unreadable
+from edge.errors import Misconfigured, Tampered, Unreadable
 from edge.records import Outcome, Role
 from edge.stages import decide
-from edge.state import accounts, arrivals, calibrations, reads, results
+from edge.state import accounts, arrivals, audit, calibrations, reads, results, trials
 from edge.state.store import now, open_store, transaction
 from edge.validity import simulate
 from edge.validity.accuracy import RAISED, Accuracy, Difference, Share, accuracy, needed, strata, thresholds
@@ -279,6 +279,77 @@ def own_arrivals(config: Config, minutes_per_film: float, seed: int) -> list[sim
             for film in sorted(films, key=lambda film: film.arrival.received_at)
             if film.decision is not None
         ]
+
+
+@commission.group()
+def trial() -> None:
+    """The trial of the AI's order against order of arrival, which a lead registers on the tablet."""
+
+
+@trial.command("show")
+@click.pass_context
+def show_trial(ctx: click.Context) -> None:
+    """Show how many films came and were randomized; once the trial has ended, its counts and times as JSON."""
+    config = config_of(ctx)
+    with closing(open_store(Path(config.state))) as store:
+        found = _trial(store)
+        if found.ended_at is not None:
+            click.echo(evidence.summary(evidence.gather(config, store, found)))
+            return
+        came, excluded = evidence.counts(store, found)
+    out = ", ".join(f"{number} {why}" for why, number in excluded.items()) or "0"
+    click.echo(
+        f"{found.protocol.title}: it runs. {came} films came; left out: {out}. Results are told when it has ended."
+    )
+
+
+@trial.command("export")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the two files."
+)
+@click.option("--by", required=True, help="Your name, for the ledger.")
+@click.pass_context
+def export_trial(ctx: click.Context, out: Path, by: str) -> None:
+    """Write the trial that has ended as trial.csv and trial.json: pseudonyms, codes and minutes, no names and no dates."""
+    config = config_of(ctx)
+    with closing(open_store(Path(config.state))) as store:
+        found = _ended(store)
+        gathered = evidence.gather(config, store, found)
+        with transaction(store):
+            audit.append(store, audit.Event.TRIAL_EXPORTED, by, now(), trial=found.id)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "trial.csv").write_text(evidence.table(gathered), encoding="utf-8")
+        (out / "trial.json").write_text(evidence.summary(gathered), encoding="utf-8")
+    except OSError as error:
+        raise Misconfigured(f"{out}: {error.strerror}. Give a folder that can be written to.") from error
+    click.echo(f"{len(gathered.films)} randomized films written to {out}.")
+
+
+@trial.command("verify")
+@click.pass_context
+def verify_trial(ctx: click.Context) -> None:
+    """Check that every film's arm follows from the seed that was committed to before the first film."""
+    config = config_of(ctx)
+    with closing(open_store(Path(config.state))) as store:
+        found = _ended(store)
+        if wrong := evidence.proof(store, found):
+            raise Tampered("\n  ".join(["the arms are not those of the seed:", *wrong[:50]]))
+    click.echo("Every arm follows from the seed, and the seed from what was written down at the registration.")
+
+
+def _trial(store: sqlite3.Connection) -> trials.Trial:
+    found = trials.latest(store)
+    if found is None:
+        raise Misconfigured("No trial was registered on this box. A lead does so on the tablet, under Trial.")
+    return found
+
+
+def _ended(store: sqlite3.Connection) -> trials.Trial:
+    found = _trial(store)
+    if found.ended_at is None:
+        raise Misconfigured("The trial runs. A lead ends it on the tablet first; nothing is told before.")
+    return found
 
 
 def _words(one: Proposal, every: bool) -> str:

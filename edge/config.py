@@ -238,6 +238,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             " from then on have no region"
         ),
     ] = False
+    immediate_always_raised: Annotated[
+        bool,
+        Meta(description="In a trial, what the AI calls immediate goes first in both arms; only the rest is compared"),
+    ] = True
 
 
 class People(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pydicom import Dataset, dcmread
 
-from edge import ordering
+from edge import ordering, trial
 from edge.config import Config, DicomSink
 from edge.errors import Misconfigured, Transient
 from edge.records import Urgency
@@ -83,6 +83,8 @@ class Intake:
             arrival, new = arrivals.add(self.store, sop_instance_uid, stored.sha256, source, at, urgency)
             if new:
                 queue.add(self.store, arrival, urgency, at)
+                if source != arrivals.FOR_ACCEPTANCE:
+                    trial.allocate(self.config, self.store, arrival, sop_instance_uid, at)
                 if said is not None:
                     ordering.meet(self.store, arrival, said, "intake", at)
         return arrival, new

@@ -283,6 +283,39 @@ class Waiting:
     outcome: Outcome | None
 
 
+class Arm(StrEnum):
+    """Which order a film of a trial is shown in."""
+
+    AI_RANKED = "ai_ranked"
+    ARRIVAL_ORDER = "arrival_order"
+    """The AI has no say, but for what the site's policy has raised all the same."""
+
+
+class Unit(StrEnum):
+    """What a trial gives to an arm: each film, or all that come on one day."""
+
+    FILM = "film"
+    DAY = "day"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is fixed about a trial before its first film."""
+
+    title: str
+    unit: Unit
+    size: int | None
+    """So many films, or days on which a film comes, are randomized."""
+    last_day: date | None
+    """The last day on which films are; at least one of the two ends it."""
+    immediate_raised: bool
+    """What the AI calls immediate is raised in both arms."""
+    device_uid: str
+    """The accepted model, calibration and operating point that the trial is of."""
+    operating_point: str
+    model: str
+
+
 @dataclass(frozen=True)
 class Film:
     """A worklist entry as people see it."""

@@ -43,6 +43,7 @@ from web import (
     staff,
     status,
     tablet,
+    trial,
     worklist,
 )
 from web.languages import N_, translated
@@ -92,6 +93,7 @@ MODULES = (
     commission,
     fairness,
     drift,
+    trial,
 )
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 

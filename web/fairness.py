@@ -155,7 +155,7 @@ def _section(films: list[Seen], measure: Measure) -> Section:
     return Section(
         _(TITLES[measure]),
         _(MEANS[measure]),
-        None if whole is None else _line(_("All films"), "", whole, longest),
+        None if whole is None else line(_("All films"), "", whole, longest),
         [_picture(drawn, longest) for drawn in panels],
     )
 
@@ -170,7 +170,7 @@ def _picture(drawn: Panel, longest: float) -> Picture:
     lines = []
     for one in drawn.groups:
         name = _named(one.name, drawn.by)
-        lines.append(_line(name, "" if name else one.name, one.told, longest))
+        lines.append(line(name, "" if name else one.name, one.told, longest))
     return Picture(_(BY[drawn.by]), sentence, verdict, lines, drawn.hidden)
 
 
@@ -186,7 +186,9 @@ def _named(name: str, by: By) -> str:
             return "" if name else _("X-ray unit not named")
 
 
-def _line(name: str, said: str, told: Told, longest: float) -> Line:
+def line(name: str, said: str, told: Told, longest: float) -> Line:
+    """A group, or an arm of a trial, as a line of the page; waits up to `longest` minutes fit its bar."""
+
     def on(minutes: float) -> float:
         return min(100 * minutes / longest, 100.0)
 

@@ -53,6 +53,12 @@ SAYS: dict[Event, str] = {
     Event.ACCEPTED: N_("Accepted the AI model for this site"),
     Event.DRIFT_FOUND: N_("Found that films have changed"),
     Event.DRIFT_ENDED: N_("The alarm about changed films ended"),
+    Event.TRIAL_REGISTERED: N_("Registered a trial"),
+    Event.RANDOMIZED: N_("Drew lots for the film’s place in the trial"),
+    Event.NOT_RANDOMIZED: N_("Left the film out of the trial"),
+    Event.TRIAL_ENDED: N_("Ended the trial as planned"),
+    Event.TRIAL_STOPPED: N_("Stopped the trial"),
+    Event.TRIAL_EXPORTED: N_("Exported the trial’s data without names"),
     Event.STARTED: N_("The box started"),
     Event.STOPPED: N_("The box was stopped"),
     Event.TAMPERED: N_("Something on the box was changed from outside"),
@@ -163,6 +169,6 @@ def _more(record: Record) -> str:
         said.append(_("%(num)s years") % {"num": phrases.number(told["years"])})
     if "heard" in told:
         said.append(_("heard") if told["heard"] else _("not heard"))
-    said += [str(told[key]) for key in ("sink", "account", "model", "to") if told.get(key)]
+    said += [str(told[key]) for key in ("sink", "account", "title", "model", "to") if told.get(key)]
     said += told.get("changed") or []
     return ", ".join(said)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from edge.records import Decision, Film, Finding, Outcome, Read, ReadKind, Reason, Waiting
+from edge.records import Arm, Decision, Film, Finding, Outcome, Read, ReadKind, Reason, Waiting
 from edge.stages import decide
-from edge.state import acceptances, reads, results
+from edge.state import acceptances, reads, results, trials
 from web.languages import N_
 
 PART = 100
@@ -108,8 +108,12 @@ def build(
     page: int = 1,
     show: Show = Show.OPEN,
     sought: str = "",
+    immediate_raised: bool = True,
 ) -> Worklist:
-    """Rank the open films, and describe a part of those to be shown; a search looks at all films."""
+    """Rank the open films, and describe a part of those to be shown; a search looks at all films.
+
+    In a trial, what the AI calls immediate is raised in both arms where its protocol or `immediate_raised` says so.
+    """
     runs = results.current_runs(store)
     standing = reads.standing(store)
     settled = {number: read for number, read in standing.items() if read.run >= runs.get(number, 0)}
@@ -117,7 +121,11 @@ def build(
     films = {film.arrival.id: film for film in results.films(store, but=() if needed else settled)}
     accepted = acceptances.accepted(store)
     unread = [film for number, film in films.items() if number not in settled]
-    order = decide.rank((_waiting(film, accepted) for film in unread), at, wait_cap, accepted is not None)
+    trial = trials.running(store)
+    arms = trials.arms(store, trial, [film.arrival.id for film in unread]) if trial else {}
+    raised = immediate_raised or trial is None or trial.protocol.immediate_raised
+    waiting_films = (_waiting(film, accepted, arms.get(film.arrival.id), raised) for film in unread)
+    order = decide.rank(waiting_films, at, wait_cap, accepted is not None)
     positions = {waiting.arrival_id: place for place, waiting in enumerate(order, 1)}
     pace = _pace(settled.values(), at)
     if sought:
@@ -202,10 +210,11 @@ def is_ranked(film: Film, accepted: str | None) -> bool:
     return film.decision is not None and accepted is not None and film.decision.device_uid == accepted
 
 
-def _waiting(film: Film, accepted: str | None) -> Waiting:
+def _waiting(film: Film, accepted: str | None, arm: Arm | None, immediate_raised: bool) -> Waiting:
     outcome = None if film.decision is None else film.decision.outcome
     if outcome is not None and outcome is not Outcome.COULD_NOT_ASSESS and not is_ranked(film, accepted):
         outcome = Outcome.ROUTINE  # a model that was not accepted here raises nothing
+    outcome = decide.within(arm, outcome, immediate_raised)
     return Waiting(film.arrival.id, film.arrival.received_at, film.arrival.urgency, outcome)
 
 

@@ -70,7 +70,8 @@ def _worklist() -> dict[str, object]:
     number = int(asked_page) if re.fullmatch(r"[1-9]\d{0,5}", asked_page, re.ASCII) else 1
     wait_cap = timedelta(minutes=here.config().worklist.wait_cap_minutes)
     at = now()
-    listed = ranking.build(here.store(), at, wait_cap, number, show, sought)
+    raised = here.config().policy.immediate_always_raised
+    listed = ranking.build(here.store(), at, wait_cap, number, show, sought, raised)
     page = None if listed.page == 1 else listed.page
     query = {"show": None if show is Show.OPEN else show, "q": sought or None, "page": page}
     unsent, oldest = outbox.unsent(here.store())

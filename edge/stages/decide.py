@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from edge.records import Decision, Finding, Outcome, Refusal, Urgency, Waiting
+from edge.records import Arm, Decision, Finding, Outcome, Refusal, Urgency, Waiting
 
 _BY_OUTCOME = {
     Outcome.IMMEDIATE: 0,
@@ -48,6 +48,16 @@ def leading(findings: Iterable[Finding]) -> Finding | None:
 def refuse(refusal: Refusal, model: str = "", device_uid: str = "") -> Decision:
     """The outcome of a film that was refused: *could not assess*, without findings."""
     return Decision(Outcome.COULD_NOT_ASSESS, (), model, device_uid, refusal)
+
+
+def within(arm: Arm | None, outcome: Outcome | None, immediate_raised: bool) -> Outcome | None:
+    """The outcome of a film of a trial as the order sees it: in order of arrival what the AI says raises nothing.
+
+    What it calls immediate is raised all the same where the policy says so, and what it has not assessed is never below routine.
+    """
+    if arm is not Arm.ARRIVAL_ORDER or outcome not in (Outcome.IMMEDIATE, Outcome.SOON):
+        return outcome
+    return outcome if immediate_raised and outcome is Outcome.IMMEDIATE else Outcome.ROUTINE
 
 
 def rank(films: Iterable[Waiting], at: datetime, wait_cap: timedelta, ranking: bool) -> list[Waiting]:

@@ -11,7 +11,7 @@ import hmac
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -86,6 +86,15 @@ class Event(StrEnum):
     DRIFT_FOUND = "drift_found"
     """The films are no longer such as they were here."""
     DRIFT_ENDED = "drift_ended"
+    TRIAL_REGISTERED = "trial_registered"
+    RANDOMIZED = "randomized"
+    """A film was given to an arm of the trial, in the transaction of its arrival."""
+    NOT_RANDOMIZED = "not_randomized"
+    TRIAL_ENDED = "trial_ended"
+    """All that was planned was randomized; the seed is in the record."""
+    TRIAL_STOPPED = "trial_stopped"
+    """A lead ended it before; the seed is in the record."""
+    TRIAL_EXPORTED = "trial_exported"
     STARTED = "started"
     STOPPED = "stopped"
     TAMPERED = "tampered"
@@ -106,6 +115,16 @@ class Record:
     arrival_id: int | None
     detail: dict[str, Any]
     hash: str
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How often something was done with a film, and when first."""
+
+    arrival_id: int
+    event: Event
+    times: int
+    first: datetime
 
 
 @dataclass(frozen=True)
@@ -207,6 +226,22 @@ def looked(connection: sqlite3.Connection, actor: str, arrival_id: int, at: date
         (arrival_id, Event.VIEWED, actor),
     ).fetchone()
     return row is not None and abs(at - datetime.fromisoformat(row["at"])) < LOOK
+
+
+def counted(
+    connection: sqlite3.Connection, arrival_ids: Collection[int], events: Collection[Event], until: datetime
+) -> list[Counted]:
+    """How often each of these events befell each of these films until a moment, and when first."""
+    rows = connection.execute(
+        "SELECT arrival_id, event, COUNT(*) AS times, MIN(at) AS first FROM audit"
+        " WHERE arrival_id IN (SELECT value FROM json_each(?)) AND event IN (SELECT value FROM json_each(?)) AND at <= ?"
+        " GROUP BY arrival_id, event",
+        (json.dumps(list(arrival_ids)), json.dumps(list(events)), until.isoformat()),
+    )
+    return [
+        Counted(row["arrival_id"], Event(row["event"]), row["times"], datetime.fromisoformat(row["first"]))
+        for row in rows
+    ]
 
 
 def latest(connection: sqlite3.Connection, event: Event, before: int | None = None) -> Record | None:

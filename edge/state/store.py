@@ -30,6 +30,7 @@ from edge.state import (
     sessions,
     settled,
     setup_code,
+    trials,
     tries,
 )
 
@@ -45,6 +46,7 @@ MIGRATIONS: tuple[str, ...] = (
     results.LETTERHEAD,
     calibrations.TABLE,
     drift.TABLE,
+    trials.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

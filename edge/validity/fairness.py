@@ -174,7 +174,7 @@ def tell(measure: Measure, films: Sequence[Seen]) -> Told:
     """A measure of some films, at least one, each of which counts for it."""
     match measure:
         case Measure.WAIT:
-            return _wait(films)
+            return waits([film.waited for film in films], sum(film.waiting for film in films))
         case Measure.ABSTAINED:
             return Share(sum(film.abstained is True for film in films), len(films))
         case Measure.FOUND:
@@ -194,11 +194,12 @@ def shown(sizes: Mapping[str, int]) -> set[str]:
     return set(sizes) - hidden
 
 
-def _wait(films: Sequence[Seen]) -> Wait:
-    ranked = sorted(film.waited for film in films)
+def waits(minutes: Sequence[float], waiting: int = 0) -> Wait:
+    """How long at least one film waited; `waiting` of them still do."""
+    ranked = sorted(minutes)
     return Wait(
         len(ranked),
-        sum(film.waiting for film in films),
+        waiting,
         median(ranked),
         quantile_interval(ranked, 0.5),
         ranked[math.ceil(0.9 * len(ranked)) - 1],
@@ -238,19 +239,19 @@ def _compared(measure: Measure, some: Sequence[Seen], others: Sequence[Seen], le
     if min(len(some), len(others)) < SMALL:
         return Verdict.UNSURE
     if measure is Measure.WAIT:
-        return _judge(*_medians(some, others, level))
+        waited, they_waited = ([film.waited for film in films] for films in (some, others))
+        return _judge(*between_medians(waited, they_waited, level), max(MINUTES, PART * median(they_waited)))
     ours, theirs = tell(measure, some), tell(measure, others)
     assert isinstance(ours, Share)
     assert isinstance(theirs, Share)
     return _judge(*difference(ours, theirs, level), MARGIN)
 
 
-def _medians(some: Sequence[Seen], others: Sequence[Seen], level: float) -> tuple[float, float, float]:
-    """What the medians differ by at least and at most, and what difference matters: two intervals that hold together."""
-    ours, theirs = (sorted(film.waited for film in films) for films in (some, others))
+def between_medians(ours: Sequence[float], theirs: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
+    """What our median exceeds theirs by, at least and at most: from an interval of each, so wide that both hold together."""
     each = 1 - (1 - level) / 2
-    (low, high), (their_low, their_high) = (quantile_interval(ranked, 0.5, each) for ranked in (ours, theirs))
-    return low - their_high, high - their_low, max(MINUTES, PART * median(theirs))
+    (low, high), (their_low, their_high) = (quantile_interval(sorted(some), 0.5, each) for some in (ours, theirs))
+    return low - their_high, high - their_low
 
 
 def difference(ours: Share, theirs: Share, level: float = LEVEL) -> tuple[float, float]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.records import Finding, Outcome, Reason, Refusal, Urgency, Waiting
-from edge.stages.decide import decide, rank, refuse
+from edge.records import Arm, Finding, Outcome, Reason, Refusal, Urgency, Waiting
+from edge.stages.decide import decide, rank, refuse, within
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 CAP = timedelta(hours=4)
@@ -77,6 +77,76 @@ def test_in_shadow_mode_the_ai_has_no_say(films: list[Waiting], others: list[Wai
     silent = [Waiting(film.arrival_id, film.received_at, film.urgency, None) for film in films]
     order = [film.arrival_id for film in rank(films, NOON, CAP, False)]
     assert order == [film.arrival_id for film in rank(silent, NOON, CAP, False)]
+
+
+def in_trial(films: list[Waiting], arms: list[Arm | None], immediate_raised: bool) -> list[Waiting]:
+    return [
+        Waiting(film.arrival_id, film.received_at, film.urgency, within(arm, film.outcome, immediate_raised))
+        for film, arm in zip(films, arms, strict=True)
+    ]
+
+
+trials = worklists.flatmap(
+    lambda films: st.tuples(
+        st.just(films),
+        st.lists(st.sampled_from([None, *Arm]), min_size=len(films), max_size=len(films)),
+    )
+)
+
+
+@given(trials, st.booleans())
+def test_in_a_trial_no_film_overtakes_that_nobody_raises(
+    trial: tuple[list[Waiting], list[Arm | None]], immediate_raised: bool
+) -> None:
+    """A film in order of arrival is ahead of its turn only by its order, because it is not assessed, or as immediate by policy."""
+    films, arms = trial
+    arm_of = {film.arrival_id: arm for film, arm in zip(films, arms, strict=True)}
+    said = {film.arrival_id: film.outcome for film in films}
+    ranked = rank(in_trial(films, arms, immediate_raised), NOON, CAP, True)
+    assert sorted(film.arrival_id for film in ranked) == [film.arrival_id for film in films]
+    for place, film in enumerate(ranked):
+        for before in ranked[:place]:
+            if (before.received_at, before.arrival_id) > (film.received_at, film.arrival_id):
+                assert film.received_at > NOON - CAP, "the cap holds in both arms"
+                outcome = said[before.arrival_id]
+                by_ai = outcome is not Outcome.ROUTINE
+                if arm_of[before.arrival_id] is Arm.ARRIVAL_ORDER:
+                    by_ai = outcome in (None, Outcome.COULD_NOT_ASSESS) or (
+                        immediate_raised and outcome is Outcome.IMMEDIATE
+                    )
+                assert before.urgency is not Urgency.ROUTINE or by_ai
+
+
+@given(trials)
+def test_immediate_is_where_it_would_be_without_the_trial_or_further_ahead(
+    trial: tuple[list[Waiting], list[Arm | None]],
+) -> None:
+    """So too what was ordered as STAT, and what nobody has assessed: the trial only ever keeps *soon* in its turn."""
+    films, arms = trial
+    routine_care = rank(films, NOON, CAP, True)
+    ranked = rank(in_trial(films, arms, True), NOON, CAP, True)
+    places = {film.arrival_id: place for place, film in enumerate(ranked)}
+    for place, film in enumerate(routine_care):
+        if film.outcome is not Outcome.SOON or film.urgency is not Urgency.ROUTINE:
+            assert places[film.arrival_id] <= place
+
+
+@given(worklists, st.booleans())
+def test_where_all_is_assessed_order_of_arrival_is_that_of_shadow_mode(
+    films: list[Waiting], immediate_raised: bool
+) -> None:
+    assessed = [film for film in films if film.outcome in (Outcome.SOON, Outcome.ROUTINE, Outcome.IMMEDIATE)]
+    if immediate_raised:
+        assessed = [film for film in assessed if film.outcome is not Outcome.IMMEDIATE]
+    ranked = rank(in_trial(assessed, [Arm.ARRIVAL_ORDER] * len(assessed), immediate_raised), NOON, CAP, True)
+    shadow = rank(assessed, NOON, CAP, False)
+    assert [film.arrival_id for film in ranked] == [film.arrival_id for film in shadow]
+
+
+@given(st.sampled_from([None, *Outcome]), st.booleans())
+def test_the_arm_of_the_ai_changes_nothing(outcome: Outcome | None, immediate_raised: bool) -> None:
+    assert within(Arm.AI_RANKED, outcome, immediate_raised) is outcome
+    assert within(None, outcome, immediate_raised) is outcome
 
 
 probabilities = st.floats(0, 1)

@@ -20,7 +20,6 @@ from pydicom.uid import (
 )
 
 from edge.records import Concern, Document, Header, Rendition, Withheld
-from edge.stages.deidentify import pixels
 from edge.stages.deidentify.door import Door, Patient
 from edge.stages.deidentify.table import Row, allowed, concepts
 
@@ -62,6 +61,8 @@ _MADE = (
 def film(dataset: Dataset, rendition: Rendition, header: Header, door: Door) -> Document | Withheld:
     """A film, its pixels those of its rendition: no byte of the pixels that came leaves, whatever was hidden in it."""
     announced = str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+    from edge.stages.deidentify import pixels  # only a film needs numpy; the pages, which make pseudonyms, have none
+
     seen = pixels.clean(rendition.values, announced)
     if isinstance(seen, Withheld):
         return seen

@@ -1,0 +1,214 @@
+"""A trial from its registration to its export: what is drawn, what holds in both arms, what is told when, and of whom."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from edge import evidence, trial
+from edge.records import Arm, Assessment, Decision, Finding, Header, Outcome, ReadKind, Role, Unit, Urgency
+from edge.state import acceptances, arrivals, audit, reads, results, trials
+from edge.state.audit import Event
+from edge.state.store import now, transaction
+from edge.validity.randomize import arm as drawn
+from edge.validity.randomize import commitment
+from tests import seeds
+from tests.people import PIN, sign_in
+from tests.unit.test_languages import Pseudo, left_out
+from tests.unit.test_web import ACCEPTED, OWN, Box
+from web import languages
+
+FORM = {"title": "Order <b>trial</b>", "unit": "film", "size": "40", "last_day": "", "pin": PIN}
+FINDING = Finding("tb", "Tuberculosis", "SCT", "56717001", 0.72, 0.58, 0.83, "balanced", 0.3, 0.7)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    with closing((box := Box(tmp_path)).store):
+        sign_in(box.client, Path(box.config.state), "Lina", Role.LEAD)
+        box.accept()
+        yield box
+
+
+def post(box: Box, path: str, **form: str) -> int:
+    return int(box.client.post(path, data=form, headers=OWN).status_code)
+
+
+def begin(box: Box, **changed: str) -> trials.Trial:
+    assert post(box, "/trial", **{**FORM, **changed}) == 303
+    found = trials.running(box.store)
+    assert found is not None
+    return found
+
+
+def came(box: Box, outcome: Outcome | None = None, minutes: float = 0, days: float = 0,
+         header: Header | None = None, urgency: Urgency = Urgency.ROUTINE, uid: str = "") -> int:  # fmt: skip
+    """A film as intake takes it in, then assessed."""
+    box.count += 1
+    at = now() - timedelta(minutes=minutes) + timedelta(days=days)
+    with transaction(box.store):
+        film, _ = arrivals.add(box.store, uid or f"1.3.{box.count}", f"{box.count:064x}", "XRAY", at, urgency)  # type: ignore[arg-type]
+        trial.allocate(box.config, box.store, film, uid or f"1.3.{box.count}", at)
+    if outcome is not None:
+        with transaction(box.store):
+            decision = Decision(outcome, (FINDING,), "m", ACCEPTED)
+            results.add(box.store, film, 1, Assessment(header or Header(PatientID="P"), decision, None, {}), now())
+    return film
+
+
+def until(box: Box, arm: Arm, outcome: Outcome, minutes: float) -> int:
+    """Films until one is in that arm; those before it are decided at once."""
+    running = trials.running(box.store)
+    assert running is not None
+    while trials.arms(box.store, running, [film := came(box, outcome, minutes)])[film] is not arm:
+        with transaction(box.store):
+            reads.add(box.store, film, 1, ReadKind.CONFIRM, "Amina", now(), f"k{film}", outcome=outcome)
+    return film
+
+
+def test_only_a_lead_with_the_pin_and_an_accepted_model(box: Box, tmp_path: Path) -> None:
+    assert post(box, "/trial", **{**FORM, "pin": "000000"}) == 422
+    for changed in ({"title": " "}, {"size": ""}, {"size": "2"}, {"size": "many"}, {"last_day": "2020-01-01"}):
+        assert post(box, "/trial", **{**FORM, **changed}) == 422
+    with transaction(box.store):
+        audit.append(box.store, Event.MODEL_CHANGED, "worker", now(), device_uid="2.25.9")
+    assert post(box, "/trial", **FORM) == 409
+    assert trials.latest(box.store) is None
+    sign_in(box.client, Path(box.config.state), "Clara", Role.CLINICIAN)
+    assert box.client.get("/trial").status_code == 403 and post(box, "/trial", **FORM) == 403
+
+
+def test_the_seed_is_told_to_nobody_before_the_end_and_to_all_after(box: Box) -> None:
+    running = begin(box)
+    films = [came(box, Outcome.SOON) for _ in range(6)]
+    told = [one for one in audit.records(box.store) if one.event is Event.TRIAL_REGISTERED]
+    assert told[0].detail["commitment"] == commitment(running.seed)
+    secret = running.seed.hex()
+    shown = box.text("/trial") + box.text("/ledger") + repr(running) + "".join(map(str, audit.records(box.store)))
+    assert secret not in shown and commitment(running.seed) in shown
+    assert post(box, "/trial/export", kind="csv") == 404
+    with pytest.raises(ValueError, match="not ended"):
+        evidence.gather(box.config, box.store, running)
+    assert post(box, "/trial/end", trial=str(running.id), pin=PIN) == 303
+    assert secret in box.text("/trial") and audit.latest(box.store, Event.TRIAL_STOPPED) is not None
+    assert evidence.proof(box.store, running) == []
+    given = [one for one in audit.records(box.store) if one.event is Event.RANDOMIZED]
+    assert [(one.arrival_id, one.detail["place"], one.detail["arm"]) for one in given] == [
+        (film, place, drawn(running.seed, place)) for place, film in enumerate(films)
+    ]
+    with transaction(box.store):
+        audit.append(box.store, Event.RANDOMIZED, "intake", now(), films[0], trial=running.id, place=6,
+                     arm=next(one for one in Arm if one is not drawn(running.seed, 6)))  # fmt: skip
+    assert evidence.proof(box.store, running) != []
+
+
+def test_in_order_of_arrival_soon_keeps_its_turn_and_immediate_does_not(box: Box) -> None:
+    first = came(box, Outcome.ROUTINE, minutes=50)
+    begin(box)
+    soon = until(box, Arm.ARRIVAL_ORDER, Outcome.SOON, 30)
+    assert box.order() == [first, soon]
+    ranked = until(box, Arm.AI_RANKED, Outcome.SOON, 20)
+    assert box.order() == [ranked, first, soon]
+    immediate = until(box, Arm.ARRIVAL_ORDER, Outcome.IMMEDIATE, 10)
+    assert box.order() == [immediate, ranked, first, soon]
+    stat = came(box, Outcome.ROUTINE, minutes=5, urgency=Urgency.STAT)
+    assert box.order() == [immediate, stat, ranked, first, soon]
+    assert post(box, "/trial/end", trial="1", pin=PIN) == 303
+    assert box.order() == [immediate, stat, soon, ranked, first]
+
+
+def test_the_units_are_films_or_days_and_the_plan_is_kept(box: Box) -> None:
+    running = begin(box, unit=Unit.DAY, size="4")
+    for days in (0, 0, 1, 1, 0, 2, 3, 3, 4, 5):
+        came(box, days=days)
+    places = [one.place for one in trials.allocations(box.store, running)]
+    assert places == [0, 0, 1, 1, 0, 2, 3, 3], "days after the fourth are not of the trial"
+    begun = trial.complete(box.config, box.store, running, now() + timedelta(days=4))
+    assert begun and not trial.complete(box.config, box.store, running, now() + timedelta(days=3))
+    with transaction(box.store):
+        trial.end(box.config, box.store, "Lina", now() + timedelta(days=4))
+    assert audit.latest(box.store, Event.TRIAL_ENDED) is not None and trials.running(box.store) is None
+
+
+def test_films_of_another_model_or_that_were_here_are_left_out_and_counted(box: Box) -> None:
+    running = begin(box)
+    came(box, uid="1.9")
+    came(box, uid="1.9")
+    with transaction(box.store):
+        acceptances.sign(box.store, "2.25.2", "balanced", "Lina", now())
+    came(box)
+    assert evidence.counts(box.store, running) == (3, {"twice": 1, "model": 1})
+
+
+def test_the_end_waits_for_no_clock(box: Box) -> None:
+    running = begin(box, size="", last_day=trial.today(box.config, now()).isoformat())
+    came(box, days=400)
+    assert trials.running(box.store) is not None and trials.allocations(box.store, running) == []
+    came(box)
+    assert len(trials.allocations(box.store, running)) == 1
+
+
+def test_what_is_exported_names_nobody_and_has_no_date(box: Box) -> None:
+    begin(box)
+    draw, people = random.Random(7), []
+    for number in range(40):
+        who = seeds.person(draw, list(seeds.SCRIPTS)[number % len(seeds.SCRIPTS)])
+        people.append(who)
+        header = Header(
+            SOPInstanceUID=f"1.2.{who.telephone}", StudyInstanceUID=f"1.2.826.{who.telephone}",
+            PatientName=f"{who.family}^{who.given}",
+            PatientID=who.number, IssuerOfPatientID=who.address, PatientBirthDate=who.born, StudyDate=who.taken,
+            PatientSex="F" if number % 2 else who.given, StudyDescription=who.address, AccessionNumber=who.number,
+            ReferringPhysicianName=who.family, Manufacturer=who.family, age_years=40.0,
+        )  # fmt: skip
+        film = came(box, Outcome.SOON, minutes=60, header=header, uid=header.SOPInstanceUID)
+        kind = ReadKind.OVERRIDE if number % 3 else ReadKind.CONFIRM
+        with transaction(box.store):
+            audit.append(box.store, Event.VIEWED, who.family, now(), film)
+            reads.add(box.store, film, 1, kind, f"{who.given} {who.family}", now(), f"key {film}",
+                      outcome=Outcome.ROUTINE if number % 3 else Outcome.SOON, reason=who.family)  # fmt: skip
+    assert post(box, "/trial/end", trial="1", pin=PIN) == 303
+    table, summary = (
+        box.client.post("/trial/export", data={"kind": kind}, headers=OWN).data for kind in ("csv", "json")
+    )
+    for who in people:
+        assert seeds.hunt(table + summary, who) == set()
+    assert f"{now():%Y-%m-%d}".encode() not in table + summary and b"Lina" not in table + summary
+    rows = list(csv.DictReader(io.StringIO(table.decode())))
+    assert len(rows) == len({row["film"] for row in rows}) == len({row["patient"] for row in rows}) == 40
+    assert {row["sex"] for row in rows} == {"", "F"} and {row["age_band"] for row in rows} == {"40-65"}
+    assert {row["minutes_to_decision"] for row in rows} <= {"60", "61"} and {row["looks"] for row in rows} == {"1"}
+    told = json.loads(summary)
+    assert (told["arrived"], told["randomized"], told["excluded"]) == (40, 40, {})
+    assert sum(one["analysed"] for one in told["arms"].values()) == 40
+    assert sum(one["agreed"]["count"] for one in told["arms"].values()) == 14
+    seed = bytes.fromhex(told["randomization"]["seed"])
+    assert [row["arm"] for row in rows] == [drawn(seed, int(row["place"])) for row in rows]
+    assert audit.latest(box.store, Event.TRIAL_EXPORTED) is not None
+    leaky = replace(evidence.gather(box.config, box.store, trials.latest(box.store)).films[0], reader=people[0].family)  # type: ignore[arg-type]
+    assert seeds.hunt(str(leaky).encode(), people[0]), "the hunt would find a name"
+
+
+def test_results_are_shown_after_the_end_only_and_all_in_words(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(box)
+    for number in range(12):
+        film = came(box, Outcome.SOON, minutes=30)
+        with transaction(box.store):
+            reads.add(box.store, film, 1, ReadKind.OVERRIDE, "A", now(), f"key {film}", outcome=Outcome.ROUTINE,
+                      reason="missed" if number % 2 else "")  # fmt: skip
+    page = box.text("/trial")
+    assert "<b>trial</b>" not in page and "Until somebody decided" not in page
+    assert post(box, "/trial/end", trial="1", pin=PIN) == 303
+    page = box.text("/trial")
+    assert "Until somebody decided" in page and "The AI missed something" in page
+    monkeypatch.setattr(languages, "_catalogue", lambda code: Pseudo())
+    assert left_out(box.text("/trial")) == []
