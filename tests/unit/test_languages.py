@@ -5,6 +5,8 @@ from __future__ import annotations
 import gettext
 import importlib.util
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
@@ -171,3 +173,9 @@ def test_the_translator_names_what_is_wrong() -> None:
         "fr: no longer used: Old",
         "fr: other places to fill in than in English: Film %(nombre)s",
     ]
+
+
+def test_no_language_lacks_a_text() -> None:
+    """A text that somebody can meet and that is in no catalogue fails the build: type build/translate, then translate it."""
+    done = subprocess.run([sys.executable, str(ROOT / "build/translate"), "--check"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "")
