@@ -33,9 +33,13 @@ from edge.state.store import now, open_store, transaction
 from models import phantom
 from tests.box import Box, free_port, until
 from tests.orthanc import Orthanc
+from tests.peers import strict  # noqa: F401  a fixture
 
 # pynetdicom leaves the socket of a connection that was refused to the garbage collector
-pytestmark = pytest.mark.filterwarnings(r"ignore:unclosed <socket\.socket:ResourceWarning")
+pytestmark = [
+    pytest.mark.usefixtures("strict"),
+    pytest.mark.filterwarnings(r"ignore:unclosed <socket\.socket:ResourceWarning"),
+]
 
 Answers = Callable[[evt.Event], Iterator[tuple[int, Dataset | None]]]
 

@@ -29,9 +29,13 @@ from tests import fhir, peers, results
 from tests.box import Box, free_port, until
 from tests.conftest import peer
 from tests.orthanc import Orthanc
+from tests.peers import strict  # noqa: F401  a fixture
 
 # pynetdicom leaves a socket that did not connect to the garbage collector
-pytestmark = pytest.mark.filterwarnings(r"ignore:unclosed <(ssl\.SSLS|socket\.s)ocket:ResourceWarning")
+pytestmark = [
+    pytest.mark.usefixtures("strict"),
+    pytest.mark.filterwarnings(r"ignore:unclosed <(ssl\.SSLS|socket\.s)ocket:ResourceWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
