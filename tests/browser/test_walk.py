@@ -1,19 +1,19 @@
-"""The walk: a real box over TLS, films sent by storescu, and a person who works on a tablet by touch, in six languages."""
+"""The walk: a real box over TLS that ranks, films sent by storescu, a person who works on a tablet by touch, in six languages."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge import samples, setup
-from edge.records import Film, ReadKind
-from edge.state import reads
-from edge.state.store import open_store
+from edge.records import Film, Outcome, ReadKind
+from edge.state import acceptances, reads
+from edge.state.store import now, open_store, transaction
 from models import phantom
 from tests.box import Box, until
 from tests.browser.test_clinic import browser  # noqa: F401  a fixture
@@ -44,14 +44,33 @@ def tablet(browser: Any) -> Iterator[Any]:  # noqa: F811
 
 
 def send(box: Box, folder: Path) -> list[Film]:
-    """A film for each language, sent by storescu as an X-ray unit would; gives them with their outcomes."""
+    """A film for each language, sent by storescu as an X-ray unit would; gives them with their outcomes.
+
+    Every second one is a child's: the model takes a phantom at that age for immediate, and an adult's for routine.
+    """
     storescu = peer("storescu", "dcmtk")
     for seed, code in enumerate(LANGUAGES):
         path = folder / f"{code}.dcm"
-        film = samples.film(phantom.chest(20 + seed), f"Walk^{code.upper()}", "044Y", "F")
+        film = samples.film(phantom.chest(20 + seed), f"Walk^{code.upper()}", "004Y" if seed % 2 else "044Y", "F")
         film.save_as(path, enforce_file_format=True)
         subprocess.run([storescu, "-aec", "OUTPOST", "127.0.0.1", str(box.port), str(path)], check=True)
-    return box.decided(len(LANGUAGES))
+    films = box.decided(len(LANGUAGES))
+    accept(box, films)
+    return films
+
+
+def accept(box: Box, films: list[Film]) -> None:
+    """Put the site's signature under the model, so that it ranks; how a lead does that is tests/integration/test_commission.py."""
+    (device,) = {film.decision.device_uid for film in films if film.decision}
+    with closing(open_store(Path(box.config.state))) as store, transaction(store):
+        acceptances.sign(store, device, "balanced", "Dr Ba", now())
+
+
+def ranked(films: dict[str, Film]) -> list[int]:
+    """The films' numbers as promised: the most urgent first, then by arrival."""
+    by = {Outcome.IMMEDIATE: 0, Outcome.SOON: 1, Outcome.ROUTINE: 2}
+    urgent = [(by[film.decision.outcome], film.arrival.id) for film in films.values() if film.decision]
+    return [number for _, number in sorted(urgent)]
 
 
 def set_up(page: Any, box: Box) -> None:
@@ -84,16 +103,15 @@ def speak(page: Any, code: str) -> None:
 
 def acts(box: Box, number: int) -> list[ReadKind]:
     """What people said of a film, as the box keeps it."""
-    store = open_store(Path(box.config.state))
-    try:
+    with closing(open_store(Path(box.config.state))) as store:
         return [act.kind for act in reads.of_film(store, number)]
-    finally:
-        store.close()
 
 
 def test_setup_to_ledger_by_touch_in_every_language(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     with Box(tmp_path) as box:
         films = {film.header.PatientName.split("^")[1].lower(): film for film in send(box, tmp_path)}
+        left = ranked(films)
+        assert left != sorted(left), "the AI changes the order, or nothing is shown of ranking"
         with tablet(browser) as page:
             set_up(page, box)
         for code in LANGUAGES:
@@ -103,6 +121,8 @@ def test_setup_to_ledger_by_touch_in_every_language(browser: Any, tmp_path: Path
                 film = films[code]
                 assert film.decision is not None and film.decision.refusal is None
                 number, name = film.arrival.id, f"WALK, {code.upper()}"
+                listed = page.locator("#rows .row").evaluate_all("rows => rows.map(row => Number(row.id.slice(5)))")
+                assert listed == left and page.locator("#summary [role=note]").count() == 0, "the list ranks"
                 page.tap(f"#open-{number}")
                 page.wait_for_selector(".viewer.ready")
                 assert page.inner_text("#identity h1").upper() == name
@@ -124,6 +144,7 @@ def test_setup_to_ledger_by_touch_in_every_language(browser: Any, tmp_path: Path
                 page.wait_for_selector("#undo")
                 assert acts(box, number) == [ReadKind.IMPRESSION, ReadKind.OVERRIDE]
                 assert page.locator(f"#film-{number}").count() == 0, "the film has moved on"
+                left.remove(number)
                 page.tap("#undo a[href*='/sheet']")
                 page.wait_for_selector(".paper .qr")
                 assert name in page.inner_text(".paper h1").upper() and LEAD in page.inner_text(".paper")
