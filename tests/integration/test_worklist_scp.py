@@ -198,21 +198,30 @@ def test_an_unknown_key_is_said_to_be_unknown(tmp_path: Path) -> None:
         assert _statuses(box, asked) == [0xA900]
 
 
+def _cancelled(box: Box) -> list[int]:
+    """The statuses of a query that is cancelled at its first answer."""
+    ae = AE("ROOM1")
+    ae.add_requested_context(ModalityWorklistInformationFind)
+    association = ae.associate("127.0.0.1", box.port, ae_title="OUTPOST")
+    asked = Dataset()
+    asked.PatientName = ""
+    statuses: list[int] = []
+    for status, _ in association.send_c_find(asked, ModalityWorklistInformationFind, msg_id=7):
+        if not statuses:
+            association.send_c_cancel(7, query_model=ModalityWorklistInformationFind)
+        statuses.append(status.Status)
+    association.release()
+    return statuses
+
+
 def test_a_modality_that_cancels_gets_no_more(tmp_path: Path) -> None:
     with Box(tmp_path, "intake") as box:
         for number in range(1500):  # far more than is on its way before the cancel comes
             register(box, f"key-of-registration-{number}", PatientID=f"P-{number}")
-        ae = AE("ROOM1")
-        ae.add_requested_context(ModalityWorklistInformationFind)
-        association = ae.associate("127.0.0.1", box.port, ae_title="OUTPOST")
-        asked = Dataset()
-        asked.PatientName = ""
-        statuses = []
-        for status, _ in association.send_c_find(asked, ModalityWorklistInformationFind, msg_id=7):
-            if not statuses:
-                association.send_c_cancel(7, query_model=ModalityWorklistInformationFind)
-            statuses.append(status.Status)
-        association.release()
+        for _ in range(6):  # a cancel may come after the last answer (PS3.7 9.3.2.3), then there is nothing to see
+            statuses = _cancelled(box)
+            if statuses[-1] == 0xFE00:
+                break
     assert statuses[-1] == 0xFE00
     assert len(statuses) < 1500
 
