@@ -70,6 +70,19 @@ OVERRIDES: dict[str, Choice] = {
 NOT_ASSESSED = Choice("not_assessed", "The AI could not assess the film", OWN, "not_assessed")
 """The reason that needs no question."""
 
+ADVICE: dict[str, Choice] = {
+    choice.key: choice
+    for choice in (
+        Choice("act_now", "Act now: this cannot wait", OWN, "act_now"),
+        Choice("send", "Send the patient to a hospital", OWN, "send"),
+        Choice("sputum", "Test the sputum for tuberculosis", OWN, "sputum"),
+        Choice("repeat", "Take the film again: it is not good enough", OWN, "repeat"),
+        Choice("later_film", "Take another film in some weeks", OWN, "later_film"),
+        Choice("compare", "Hold it against what you see of the patient", OWN, "compare"),
+    )
+}
+"""What a teleradiologist asks the clinic to do."""
+
 PROCEDURES: dict[str, Choice] = {
     choice.key: choice
     for choice in (

@@ -1,0 +1,328 @@
+"""Cards: every value that travels between a box and its hub, either way, by the network or on a USB stick.
+
+There is no free text in what goes to the hub: numbers, enumerations, codes and pseudonyms only. The same value makes the same bytes
+(JSON with sorted keys, no spaces), so that a signature holds wherever it is made again, and a second arrival is seen to be one.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from edge.records import Concern, Outcome, ReadKind, Reason, Urgency
+
+Uid = Annotated[str, Meta(pattern=r"^2\.25\.(0|[1-9][0-9]{0,38})$")]
+"""A pseudonym in the place of a DICOM UID."""
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256."""
+Epoch = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+"""Drawn whenever a database is created or restored: numbers of another epoch are other events."""
+SiteName = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""What the hub calls a site: an identifier, not its name."""
+Key = Annotated[str, Meta(pattern="^[a-z0-9_]{1,64}$")]
+"""A word of one of the project's fixed lists."""
+Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:+ -]{0,64}$")]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every value here has in common: fixed once made, and nothing in it that its kind does not name."""
+
+
+class Lane(IntEnum):
+    """What goes first over the link: the lower number, chosen again for every chunk."""
+
+    URGENT = 0
+    """A result that cannot wait, or that a clinic asks about."""
+    URGENT_IMAGE = 1
+    """The beginning of its film."""
+    PEOPLE = 2
+    """Reads, receipts and acknowledgements."""
+    STATE = 3
+    """The day's drift packet and the box's own state."""
+    ROUTINE = 4
+    ROUTINE_IMAGE = 5
+    ASKED = 6
+    """More of a film that a reader has opened."""
+    BULK = 7
+    """All of every film."""
+
+
+PREFIX = 32 * 1024
+"""Bytes of a film that go without being asked for: the whole film, good enough to see most of it."""
+
+
+class Likelihood(Card, frozen=True, kw_only=True):
+    """What the AI says of one finding."""
+
+    finding: Key
+    scheme: Word
+    code: Word
+    probability: Share
+    low: Share
+    high: Share
+
+
+class Picture(Card, frozen=True, kw_only=True):
+    """A film's de-identified rendition: one HTJ2K codestream, whose beginning is the whole film, less sharp."""
+
+    sha256: Digest
+    size: Count
+    """Bytes of all of it, which is lossless."""
+    rows: Count
+    columns: Count
+    windows: tuple[tuple[float, float], ...]
+    """Center and width on the scale from 0 to 65535, bones bright; the film's first window first."""
+    millimetres: float | None
+    """Side of a pixel."""
+    at_detector: bool
+    """The millimetres are those of the detector, so the body is smaller (PS3.3 C.8.11.4)."""
+
+
+class Result(Card, frozen=True, kw_only=True, tag_field="kind", tag="result"):
+    """What the AI of a box says of a film; always preliminary. A later run of the same case replaces an earlier one."""
+
+    case: Uid
+    run: Count
+    study: Uid | None
+    patient: Annotated[str, Meta(pattern="^P[A-Z2-7]{16}$")]
+    age: Annotated[str, Meta(pattern="^([0-9]{3}[YMD])?$")]
+    sex: Annotated[str, Meta(pattern="^[MFO]?$")]
+    day: Annotated[str, Meta(pattern="^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")]
+    """The film's date, moved as all dates of this patient are: it only says how far apart two films lie."""
+    view: Annotated[str, Meta(pattern="^(PA|AP)?$")]
+    urgency: Urgency
+    """What was ordered at the clinic."""
+    outcome: Outcome
+    reason: Reason | None
+    findings: tuple[Likelihood, ...]
+    model: Word
+    device_uid: Word
+    operating_point: Word
+    shadow: bool
+    """The site has not accepted this model: its outcome changes no order there."""
+
+
+class Image(Card, frozen=True, kw_only=True, tag_field="kind", tag="image"):
+    """A film's picture exists, and the hub may have it."""
+
+    case: Uid
+    picture: Picture
+
+
+class StaysHome(Card, frozen=True, kw_only=True, tag_field="kind", tag="stays_home"):
+    """A film's picture does not leave the clinic, and why; the case can be read by its words only."""
+
+    case: Uid
+    concern: Concern
+
+
+class Decided(Card, frozen=True, kw_only=True, tag_field="kind", tag="read"):
+    """What somebody at the clinic said of a film; `refer` asks a teleradiologist."""
+
+    case: Uid
+    run: Count
+    act: ReadKind
+    outcome: Outcome | None
+    codes: tuple[Key, ...]
+    """Keys of `edge.vocabulary.IMPRESSIONS`."""
+    reason: Annotated[str, Meta(pattern="^[a-z0-9_]{0,64}$")]
+    """Key of `edge.vocabulary.OVERRIDES`."""
+    reader: Annotated[str, Meta(pattern="^R[A-Z2-7]{16}$")]
+    before_ai: bool
+    """Said before the person was shown what the AI says."""
+
+
+class Packet(Card, frozen=True, kw_only=True, tag_field="kind", tag="packet"):
+    """What one day's films looked like, in whole numbers (`edge.validity.packet`, which also checks it)."""
+
+    edges: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+    day: Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+    data: Annotated[bytes, Meta(max_length=1 << 16)]
+    """As `packet.encode` makes it; a later one of the same edges and day replaces an earlier one."""
+
+
+class Status(Card, frozen=True, kw_only=True, tag_field="kind", tag="status"):
+    """How it stands with a box."""
+
+    version: Word
+    model: Word
+    device_uid: Word
+    accepted: bool
+    drift: Key
+    """`learning`, `quiet` or `changed`."""
+    disk_free_mib: Count
+    films: Count
+    unsent: Count
+    notices: tuple[Key, ...]
+    """Which processes of the box say that something is wrong."""
+
+
+class Seen(Card, frozen=True, kw_only=True, tag_field="kind", tag="seen"):
+    """A teleradiologist's read was opened at the clinic."""
+
+    case: Uid
+    read: Digest
+
+
+class Applied(Card, frozen=True, kw_only=True, tag_field="kind", tag="applied"):
+    """What became of an order of the hub."""
+
+    order: Digest
+    result: Key
+
+
+Up = Result | Image | StaysHome | Decided | Packet | Status | Seen | Applied
+"""What a box tells its hub."""
+
+
+class Read(Card, frozen=True, kw_only=True, tag_field="kind", tag="read"):
+    """What a teleradiologist says of a case."""
+
+    case: Uid
+    read: Digest
+    """The read's own name: the same one again is the same read."""
+    reader: Annotated[str, Meta(max_length=64)]
+    """As the clinic is shown it."""
+    outcome: Outcome
+    codes: tuple[Key, ...]
+    """Keys of `edge.vocabulary.IMPRESSIONS`."""
+    advice: tuple[Key, ...]
+    """Keys of `edge.vocabulary.ADVICE`."""
+    final: bool
+    """No second read is awaited."""
+    at: Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
+    """By the hub's clock."""
+
+
+class Want(Card, frozen=True, kw_only=True, tag_field="kind", tag="want"):
+    """A reader has opened a film: the hub would have its bytes up to this one."""
+
+    sha256: Digest
+    upto: Count
+
+
+class Order(Card, frozen=True, kw_only=True, tag_field="kind", tag="order"):
+    """A change that the programme sends: settings or a model, whose own signature says whether it is taken."""
+
+    order: Digest
+    what: Key
+    sha256: Digest
+    """Of the object that has it."""
+    size: Count
+
+
+class Revoked(Card, frozen=True, kw_only=True, tag_field="kind", tag="revoked"):
+    """This box's key is no longer accepted; somebody has to enrol it again."""
+
+
+Down = Read | Want | Order | Revoked
+"""What a hub tells a box."""
+
+
+class Event(Card, frozen=True, kw_only=True):
+    """Something that a box tells its hub: once, whichever way and however often it arrives."""
+
+    site: SiteName
+    epoch: Epoch
+    seq: Annotated[int, Meta(ge=1, lt=2**53)]
+    """Counts from 1 without a gap."""
+    body: Up
+
+
+class Answer(Card, frozen=True, kw_only=True):
+    """Something that a hub tells a box: once, whichever way and however often it arrives."""
+
+    epoch: Epoch
+    """The hub's."""
+    seq: Annotated[int, Meta(ge=1, lt=2**53)]
+    """Counts from 1 without a gap, for each site."""
+    body: Down
+
+
+class Waited(Card, frozen=True, kw_only=True):
+    """An event and for how long it has waited: neither side needs the other's clock."""
+
+    event: Event
+    seconds: Count | None
+    """None where the box cannot tell."""
+
+
+class Had(Card, frozen=True, kw_only=True):
+    """Which numbers of an epoch somebody has durably."""
+
+    upto: Count
+    """All from 1 to this one."""
+    beyond: tuple[tuple[Count, Count], ...] = ()
+    """And from each first to its last, in order."""
+
+
+class ToHub(Card, frozen=True, kw_only=True, tag_field="message", tag="to_hub"):
+    """One section of a box's parcel."""
+
+    events: tuple[Waited, ...] = ()
+    hub_epoch: str = ""
+    """Which epoch of the hub `upto` is of; empty before the first answer."""
+    upto: Count = 0
+    """All answers to this one have arrived and are kept."""
+    objects: tuple[Digest, ...] = ()
+    """Of which objects the box would know how many bytes the hub has."""
+
+
+class ToBox(Card, frozen=True, kw_only=True, tag_field="message", tag="to_box"):
+    """One section of a hub's parcel."""
+
+    epoch: Epoch
+    """The hub's: another one than before says that the hub was restored, and `had` is all that it has."""
+    answers_to: str = ""
+    """Identifier of the parcel that this is the answer to; empty on a stick."""
+    had: dict[Epoch, Had] = {}
+    """By the box's epochs, the events that the hub has durably: all of them, not only the latest."""
+    objects: dict[Digest, Count] = {}
+    """How many bytes the hub has durably of each object that was asked about or announced; all of them where it is complete."""
+    answers: tuple[Answer, ...] = ()
+
+
+class Piece(Card, frozen=True, kw_only=True):
+    """Bytes of an object, on a stick."""
+
+    sha256: Digest
+    size: Count
+    """Of the whole object."""
+    offset: Count
+    data: bytes
+
+
+Message = ToHub | ToBox
+
+
+class Enrol(Card, frozen=True, kw_only=True):
+    """With what a box asks to be known to a hub, signed with its key (`Outpost-Signature`)."""
+
+    code: Annotated[str, Meta(max_length=64)]
+    """The one-time code that the hub made."""
+    signing: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    sealing: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    version: Word
+
+
+class Enrolled(Card, frozen=True, kw_only=True):
+    """What a box has to know from then on."""
+
+    site: SiteName
+    programme: Annotated[str, Meta(max_length=64)]
+    signing: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    sealing: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    epoch: Epoch
+
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+def canonical(card: Card) -> bytes:
+    """The value's only form: JSON, keys sorted, no spaces, UTF-8."""
+    return _encoder.encode(card)
