@@ -103,9 +103,13 @@ function glPainter(canvas, film) {
   gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
   gl.pixelStorei(gl.UNPACK_ALIGNMENT, 2);
   for (const name of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, name, gl.NEAREST);
-  gl.texImage2D(gl.TEXTURE_2D, 0, gl.R16UI, film.columns, film.rows, 0, gl.RED_INTEGER, gl.UNSIGNED_SHORT, film.values);
+  let loaded = null;
   const place = (name) => gl.getUniformLocation(program, name);
   return ({ matrix, center, width, inverted, rough }) => {
+    if (loaded !== film.values) {
+      loaded = film.values;
+      gl.texImage2D(gl.TEXTURE_2D, 0, gl.R16UI, film.columns, film.rows, 0, gl.RED_INTEGER, gl.UNSIGNED_SHORT, loaded);
+    }
     const m = matrix.inverse();
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.uniformMatrix3fv(place("back"), false, [m.a, m.b, 0, m.c, m.d, 0, m.e, m.f, 1]);
@@ -126,10 +130,10 @@ function plainPainter(canvas, film) {
   const picture = inside.createImageData(film.columns, film.rows);
   const pixels = new Uint32Array(picture.data.buffer);
   const table = new Uint32Array(WHITE + 1);
-  let windowed = "";
+  let [loaded, windowed] = [null, ""];
   return ({ matrix, center, width, inverted }) => {
-    if (windowed !== `${center} ${width} ${inverted}`) {
-      windowed = `${center} ${width} ${inverted}`;
+    if (loaded !== film.values || windowed !== `${center} ${width} ${inverted}`) {
+      [loaded, windowed] = [film.values, `${center} ${width} ${inverted}`];
       for (let value = 0; value <= WHITE; value += 1) {
         const share = Math.min(1, Math.max(0, (value - center) / width + 0.5));
         const gray = Math.round(255 * (inverted ? 1 - share : share));
@@ -191,16 +195,35 @@ class CxrView extends HTMLElement {
 
   async load() {
     try {
-      this.film = await read16(this.dataset.src);
-      this.presets = presets(this.film.values);
-      this.paint = (!this.hasAttribute("plain") && glPainter(this.canvas, this.film)) || plainPainter(this.fresh(), this.film);
-      this.observer.observe(this);
-      this.fit();
-      this.viewer.classList.add("ready");
-      this.dispatchEvent(new Event("ready", { bubbles: true }));
+      if (this.dataset.frames) await this.refine();
+      else this.show(await read16(this.dataset.src));
     } catch {
-      this.viewer.classList.add("failed"); // the preview stays, and the page says so
+      this.viewer.classList.add("failed"); // what was shown stays, and the page says so
     }
+  }
+
+  /** A film that comes piece by piece: as much of it as a read needs, and all of it once somebody asks for that. */
+  async refine() {
+    const { frames } = await import(this.dataset.frames);
+    for await (const { have, size, ...film } of frames(this.dataset.src, () => (this.whole ? Infinity : Number(this.dataset.enough)))) {
+      this.show(film);
+      this.viewer.classList.toggle("rough", have < Math.min(size, Number(this.dataset.enough)));
+      this.viewer.classList.toggle("exact", have === size);
+      this.dispatchEvent(new CustomEvent("bytes", { bubbles: true, detail: { have, size } }));
+    }
+  }
+
+  /** Show a film, or more of the same film in its place. */
+  show(film) {
+    const first = !this.film;
+    this.film = Object.assign(this.film ?? {}, film);
+    this.presets = presets(film.values);
+    if (!first) return this.draw();
+    this.paint = (!this.hasAttribute("plain") && glPainter(this.canvas, this.film)) || plainPainter(this.fresh(), this.film);
+    this.observer.observe(this);
+    this.fit();
+    this.viewer.classList.add("ready");
+    this.dispatchEvent(new Event("ready", { bubbles: true }));
   }
 
   /** A canvas that was asked for WebGL2 gives no 2-D context any more. */
@@ -330,6 +353,7 @@ class CxrView extends HTMLElement {
       in: () => this.scale(1.4),
       out: () => this.scale(1 / 1.4),
       fit: () => this.fit(),
+      whole: () => (this.whole = true),
       actual: () => this.scale(1 / this.zoom),
       left: () => this.pan(step, 0),
       right: () => this.pan(-step, 0),
