@@ -181,6 +181,8 @@ class CxrView extends HTMLElement {
     this.viewer.addEventListener("input", (event) => this.slide(event.target));
     this.addEventListener("keydown", (event) => this.key(event));
     this.addEventListener("pointerdown", (event) => this.down(event));
+    // a tap is followed by a mousedown, on the handle that the tap has just moved there: it shall not choose that one again
+    this.addEventListener("mousedown", (event) => event.target.closest(".handle") && event.preventDefault());
     this.addEventListener("pointermove", (event) => this.move(event));
     for (const end of ["pointerup", "pointercancel"]) this.addEventListener(end, (event) => this.up(event));
     this.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
