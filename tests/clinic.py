@@ -36,6 +36,7 @@ from edge.state import acceptances, arrivals, orders, queue, reads, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from models import phantom
+from tests.box import PATIENCE
 from tests.people import cookies, person
 from web import clinic, join, server
 
@@ -82,7 +83,7 @@ def serving(config: Config) -> Iterator[Pages]:
         where = (app, "web.port", "127.0.0.1", 0, stop, listening, tls)
         threads.append(threading.Thread(target=server.serve, args=where))
         threads[-1].start()
-        assert ready.wait(30)
+        assert ready.wait(PATIENCE)
         return ports[0]
 
     try:

@@ -19,6 +19,7 @@ from pynetdicom import AE, StoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
 from edge.sinks import commitment
+from tests.box import PATIENCE
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def pacs(
     def store(event: evt.Event) -> int:
         peer.got.append(str(event.request.AffectedSOPInstanceUID))
         if hangs is not None:
-            hangs.wait(60)
+            hangs.wait(PATIENCE)
         if aborts or peer.got[-1] in peer.poison:
             event.assoc.abort()
         return peer.statuses.get(str(event.request.AffectedSOPClassUID), 0x0000)
@@ -124,21 +125,7 @@ def mllp(
                         return
                     self.request.sendall(said)
 
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-        allow_reuse_address = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """The other side may go at any time."""
-
-        def get_request(self) -> Any:
-            connection, address = super().get_request()
-            if secure is None:
-                return connection, address
-            connection.settimeout(10)
-            return secure.wrap_socket(connection, server_side=True), address
-
-    with _serving(Server(("127.0.0.1", 0), Handler)) as port:
+    with _serving(Handler, secure) as port:
         yield port, got
 
 
@@ -180,30 +167,37 @@ def web(*answers: tuple[int, bytes], secure: ssl.SSLContext | None = None, slow:
         def log_message(self, *_: object) -> None:
             pass
 
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """The other side may go at any time."""
-
-        def get_request(self) -> Any:
-            connection, address = super().get_request()
-            if secure is None:
-                return connection, address
-            connection.settimeout(10)
-            return secure.wrap_socket(connection, server_side=True), address
-
-    with _serving(Server(("127.0.0.1", 0), Handler)) as port:
+    with _serving(Handler, secure) as port:
         peer.url = f"http{'s' if secure else ''}://localhost:{port}"
         yield peer
 
 
+class _Server(socketserver.ThreadingTCPServer):
+    """Any number of peers at once, with TLS where there is a context for it."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    secure: ssl.SSLContext | None = None
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The other side may go at any time."""
+
+    def get_request(self) -> Any:
+        connection, address = super().get_request()
+        if self.secure is None:
+            return connection, address
+        connection.settimeout(PATIENCE)
+        return self.secure.wrap_socket(connection, server_side=True), address
+
+
 @contextmanager
-def _serving(server: socketserver.BaseServer) -> Iterator[int]:
+def _serving(handler: type[socketserver.BaseRequestHandler], secure: ssl.SSLContext | None) -> Iterator[int]:
+    server = _Server(("127.0.0.1", 0), handler)
+    server.secure = secure
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield server.server_address[1]  # type: ignore[misc]
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()

@@ -6,12 +6,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
 
+from edge.config import Config
+from tests.box import PATIENCE
 from tests.clinic import Filled, Pages
+from tests.people import cookies
 from web import languages
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP clinic.test 127.0.0.1",  # by name, as on a clinic's network
+]
 
 TABLETS = {
     "8-portrait": (600, 960),
@@ -38,6 +54,7 @@ SMALL = """least => [...document.querySelectorAll('a, button, input, select, sum
 WIDE = "document.documentElement.scrollWidth > innerWidth"
 
 OPEN = "for (const one of document.querySelectorAll('main details')) one.open = true"
+MAP = "document.querySelector('[name=map]').click()"
 LOCKED = "dispatchEvent(new Event('signed-out'))"
 SCAN = "document.getElementById('camera').showModal()"
 AWAY = "for (const id of ['stale', 'unsaved']) document.getElementById(id).hidden = false"
@@ -80,6 +97,7 @@ def every_screen(app: Flask, filled: Filled) -> dict[str, Screen]:
         "handoff-verify": Screen("/verify?code=0000 0000 0000 0000"),
         "commission-page": Screen("/commission", OPEN),
         "film-open": Screen(f"/films/{films['asked']}", OPEN),
+        "film-map": Screen(f"/films/{films['asked']}", MAP),
         "film-compared": Screen(f"/films/{films['other']}?beside={films['twin']}"),
         "lock": Screen(f"/films/{films['sealed']}", LOCKED),
         "signing-switch": Screen("/sign-in?switch=1"),
@@ -109,6 +127,13 @@ PARTS = frozenset(
 """What pages fetch for themselves."""
 
 
+def launch(kind: Any, **options: Any) -> Any:
+    """Debian's Chromium, of Playwright's kind of browser; its pages are waited for as patiently as a box is."""
+    chromium = kind.launch(executable_path=str(CHROMIUM), args=ARGUMENTS, **options)
+    chromium.on("context", lambda context: context.set_default_timeout(PATIENCE * 1000))
+    return chromium
+
+
 class Tablet:
     """A browser's page in one language, on which Amina, who is a lead, is signed in; or nobody."""
 
@@ -128,14 +153,15 @@ class Tablet:
         """Wait until a change of the tablet's size is drawn."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    def wrong(self) -> list[str]:
-        """What of the page as it stands is not for everyone: WCAG 2.2 AA by axe, fingers, the tablet's width."""
-        if not self.page.evaluate("'axe' in window"):
-            self.page.evaluate(_axe())
-        found = self.page.evaluate("options => axe.run(options)", {**RULES, "resultTypes": ["violations"]})
-        said = [f"{one['id']}: {node['html'][:300]}" for one in found["violations"] for node in one["nodes"]]
-        said += [f"too small for a finger: {one[:300]}" for one in self.page.evaluate(SMALL, FINGER)]
-        return said + ["wider than the tablet"] * self.page.evaluate(WIDE)
+
+def wrong(page: Any) -> list[str]:
+    """What of the page as it stands is not for everyone: WCAG 2.2 AA by axe, fingers, the tablet's width."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_axe())
+    found = page.evaluate("options => axe.run(options)", {**RULES, "resultTypes": ["violations"]})
+    said = [f"{one['id']}: {node['html'][:300]}" for one in found["violations"] for node in one["nodes"]]
+    said += [f"too small for a finger: {one[:300]}" for one in page.evaluate(SMALL, FINGER)]
+    return said + ["wider than the tablet"] * page.evaluate(WIDE)
 
 
 @lru_cache(maxsize=1)
@@ -160,3 +186,32 @@ def tablet(browser: Any, pages: Pages, code: str, out: bool = False) -> Iterator
         page.request.post(f"{pages.url}/language", form=form, headers=own)
     yield Tablet(page, pages, code)
     context.close()
+
+
+@contextmanager
+def opened(browser: Any, config: Config | None = None, size: str = "10-landscape", **options: Any) -> Iterator[Any]:
+    """A page of a tablet; where the box's settings are given, with Amina, a clinician, signed in on it.
+
+    It fails the test when the page asks for anything outside the box, or logs an error that was not cleared from `page.errors`.
+    """
+    width, height = TABLETS[size]
+    # trust is not the point here (test_trust.py), nor is what a tablet keeps (test_away.py)
+    options = {"ignore_https_errors": True, "service_workers": "block", **options}
+    context = browser.new_context(viewport={"width": width, "height": height}, **options)
+    if config:
+        held = cookies(Path(config.state)).items()
+        hosts = ("127.0.0.1", "clinic.test")
+        context.add_cookies(
+            [{"name": name, "value": value, "domain": host, "path": "/"} for name, value in held for host in hosts]
+        )
+    asked, said = [], []
+    context.on("request", lambda request: asked.append(request.url))
+    context.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page = context.new_page()
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.errors = said
+    yield page
+    context.close()
+    assert asked
+    assert [url for url in asked if not url.startswith(("https://127.0.0.1:", "https://clinic.test:"))] == []
+    assert said == []

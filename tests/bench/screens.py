@@ -29,8 +29,8 @@ from edge.state import acceptances, arrivals, queue, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from tests.box import until
-from tests.browser.test_clinic import ARGUMENTS, CHROMIUM
 from tests.clinic import DEVICE, Pages, heat, serving
+from tests.screens import launch
 from web import ranking
 
 FILMS = 5000
@@ -136,7 +136,7 @@ def measure(count: int) -> dict[str, Any]:
             again = [answered(pages, "/worklist", cookie, **{"If-None-Match": etag or ""}) for _ in range(ROUNDS)]
             said["unchanged, ms"] = statistics.median(one[0] for one in again)
             said["search, ms"] = statistics.median(answered(pages, "/?q=cl-04321", cookie)[0] for _ in range(ROUNDS))
-            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+            browser = launch(playwright.chromium)
             context = browser.new_context(
                 viewport={"width": 1280, "height": 800}, ignore_https_errors=True, service_workers="block"
             )
@@ -149,7 +149,7 @@ def measure(count: int) -> dict[str, Any]:
                 page.goto(f"{pages.url}/films/{number}", wait_until="commit")
                 until(lambda: bool(page.evaluate(PREVIEW)), "the preview is there")
                 said[f"{name}, preview on screen, ms"] = (time.perf_counter() - start) * 1000
-                page.wait_for_selector(".viewer.ready", timeout=120_000)
+                page.wait_for_selector(".viewer.ready")
                 said[f"{name}, 16 bits on screen, ms"] = (time.perf_counter() - start) * 1000
                 said[f"{name}, frames/s, WebGL2, size"] = page.evaluate(FRAMES)
             browser.close()

@@ -13,8 +13,8 @@ from edge.config import Config, Policy, Web
 from edge.records import Outcome
 from edge.state.store import open_store
 from tests.box import free_port
-from tests.browser.test_clinic import browser, film  # noqa: F401  a fixture
 from tests.browser.test_trust import tablet, trusting
+from tests.clinic import film
 from tests.people import cookies
 from web.serve import pages
 
@@ -55,7 +55,7 @@ def box(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, box: Any, tmp_path: Path) -> Iterator[Any]:  # noqa: F811
+def page(browser: Any, box: Any, tmp_path: Path) -> Iterator[Any]:
     """A tablet that has joined, on which a person is signed in and the worker is at work."""
     with tablet(browser, env=trusting(tmp_path / "home", Path(box.config.state) / "trust/ca.crt")) as page:
         page.goto(f"{box.url}/health")

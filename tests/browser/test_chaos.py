@@ -15,7 +15,6 @@ from edge.state import audit, reads
 from edge.state.audit import Event
 from edge.state.store import open_store
 from tests.box import PATIENCE, Box, until
-from tests.browser.test_clinic import browser  # noqa: F401  a fixture
 from tests.browser.test_trust import tablet, trusting
 from tests.fault.test_kill import deliver, small_film
 from tests.people import cookies
@@ -39,7 +38,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 
 @pytest.fixture
-def tablets(browser: Any, box: Box, tmp_path: Path) -> Iterator[list[Any]]:  # noqa: F811
+def tablets(browser: Any, box: Box, tmp_path: Path) -> Iterator[list[Any]]:
     """Two tablets that have joined, each with a person."""
     state = Path(box.config.state)
     with tablet(browser, env=trusting(tmp_path / "home", state / "trust/ca.crt")) as first:

@@ -41,9 +41,8 @@ SETTINGS = """window.config = {
 };"""
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 """A viewer that draws with WebGL, on machines without a graphics processor."""
-PATIENCE = 120_000
-"""Milliseconds."""
-TRIES = 6
+PATIENCE = (15, 15, 30, 30, 60, 60, 120, 120)
+"""Seconds for each try: a second one soon, and one that is patient enough for the slowest machine."""
 
 
 def application(orthanc: str) -> Callable[..., list[bytes]]:
@@ -82,6 +81,7 @@ def serving(orthanc: str) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.timeout(2 * sum(PATIENCE))
 def test_ohif_shows_the_finding_and_its_region(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     if not VIEWER.is_dir():
         missing = "the OHIF viewer is missing: build/ohif fetches it"
@@ -101,10 +101,10 @@ def test_ohif_shows_the_finding_and_its_region(tmp_path: Path, tmp_path_factory:
         for data in (path.read_bytes(), sr.data):
             orthanc.post("/instances", data)
         browser = chromium.chromium.launch(executable_path=str(peer("chromium", "chromium")), args=ARGUMENTS)
-        for _ in range(TRIES):
+        for seconds in PATIENCE:
             # the viewer lists the series before it listens to them, and never hears of what it has missed
             page = browser.new_page(viewport={"width": 1400, "height": 900})
-            page.set_default_timeout(PATIENCE / TRIES)
+            page.set_default_timeout(seconds * 1000)
             with suppress(playwright.TimeoutError):
                 page.goto(f"{url}/viewer?StudyInstanceUIDs={dcmread(path).StudyInstanceUID}", wait_until="networkidle")
                 page.get_by_text("Skip all").click()  # the tour

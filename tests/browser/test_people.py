@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 
 from edge import pins, setup
-from edge.config import Config, People, Policy, Web, Worker
+from edge.config import Config, Policy, Web
 from edge.records import Outcome, Role
-from edge.state import accounts
+from edge.state import accounts, sessions
 from edge.state.store import now, open_store, transaction
-from tests.browser.test_clinic import CARD, RULES, SIZES, browser, film, opened, serving  # noqa: F401  a fixture
+from tests.clinic import film, serving
 from tests.people import PIN
+from tests.screens import opened, wrong
 
 pytestmark = pytest.mark.browser
 
@@ -27,24 +29,15 @@ SECRET = pins.hashed(PIN)
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A box whose screen locks after two seconds, with three people and one film."""
-    folder = tmp_path_factory.mktemp("box")
-    (folder / "card.md").write_text(CARD)
-    config = Config(
-        state=str(folder / "state"),
-        web=Web(port=0, names=("clinic.test",)),
-        worker=Worker(bundle=str(folder)),
-        policy=Policy(impression_first=False),
-        people=People(lock_minutes=2 / 60),
-    )
+    """A box with three people and one film."""
+    config = Config(state=str(tmp_path_factory.mktemp("box")), web=Web(port=0), policy=Policy(impression_first=False))
     with closing(open_store(Path(config.state))) as store:
         number = film(config, store, Outcome.ROUTINE, "DIALLO^Mariama", minutes=12)
         with transaction(store):
             for name, role in (("Amina", Role.CLINICIAN), ("Binta", Role.CLINICIAN), ("Grace", Role.LEAD)):
                 accounts.add(store, name, role, "en", SECRET, now())
-    patient = Config(**{**{key: getattr(config, key) for key in config.__struct_fields__}, "people": People()})
-    with serving(config) as hasty, serving(patient) as pages:
-        yield SimpleNamespace(config=config, url=pages.url, hasty=hasty.url, number=number)
+    with serving(config) as pages:
+        yield SimpleNamespace(config=config, url=pages.url, number=number)
 
 
 def enter(page: Any, name: str) -> None:
@@ -54,7 +47,7 @@ def enter(page: Any, name: str) -> None:
     page.wait_for_selector(f".me bdi:text-is('{name}')")
 
 
-def test_people_sign_in_and_change_by_touch_within_a_second_of_the_box(browser: Any, box: Any) -> None:  # noqa: F811
+def test_people_sign_in_and_change_by_touch_within_a_second_of_the_box(browser: Any, box: Any) -> None:
     with opened(browser, has_touch=True) as page:
         page.goto(f"{box.url}/films/{box.number}")
         for name in ("Amina", "Binta"):
@@ -79,13 +72,15 @@ def test_people_sign_in_and_change_by_touch_within_a_second_of_the_box(browser: 
         assert "DIALLO" in page.inner_text("h1")
 
 
-def test_the_screen_locks_and_the_page_is_still_there(browser: Any, box: Any) -> None:  # noqa: F811
+def test_the_screen_locks_and_the_page_is_still_there(browser: Any, box: Any) -> None:
     with opened(browser) as page:
-        page.goto(f"{box.hasty}/films/{box.number}")
+        page.clock.install()
+        page.goto(f"{box.url}/films/{box.number}")
         enter(page, "Amina")
         page.click("summary:has-text('Choose another outcome')")
         page.check("input[value=soon]")
-        page.wait_for_selector("#lock[open]", timeout=15000)
+        page.clock.run_for(timedelta(minutes=box.config.people.lock_minutes, seconds=2) / timedelta(milliseconds=1))
+        page.wait_for_selector("#lock[open]")
         assert not page.locator("h1").is_visible() and not page.locator("text=DIALLO").first.is_visible()
         page.keyboard.press("Escape")
         assert page.locator("#lock[open]").count() == 1
@@ -99,33 +94,31 @@ def test_the_screen_locks_and_the_page_is_still_there(browser: Any, box: Any) ->
         page.errors.clear()  # the wrong PIN, and what the page asked for while it was locked
 
 
-def test_without_scripts_the_box_locks_too(browser: Any, box: Any) -> None:  # noqa: F811
+def test_without_scripts_the_box_locks_too(browser: Any, box: Any) -> None:
     with opened(browser, java_script_enabled=False) as page:
-        page.goto(f"{box.hasty}/films/{box.number}")
+        page.goto(f"{box.url}/films/{box.number}")
         enter(page, "Amina")
-        page.wait_for_selector("h1:has-text('The screen is locked')", timeout=15000)
+        until = timedelta(minutes=box.config.people.lock_minutes, seconds=1)
+        refresh = page.get_attribute("meta[http-equiv=refresh]", "content")
+        assert refresh.startswith(f"{until.seconds};"), "the page asks again by itself when its time is over"
+        (token,) = (one["value"] for one in page.context.cookies() if one["name"] == "signed_in")
+        with closing(open_store(Path(box.config.state))) as store, transaction(store):
+            sessions.seen(store, sessions.get(store, token), now() - until)
+        page.reload()
+        page.wait_for_selector("h1:has-text('The screen is locked')")
         assert "DIALLO" not in page.content() and page.locator(".person").inner_text() == "Amina"
         page.fill("#pin", PIN)
         page.click(".sign button")
         page.wait_for_selector("h1:has-text('DIALLO')")
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_the_pages_of_signing_in_are_accessible(browser: Any, box: Any, size: str) -> None:  # noqa: F811
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+@pytest.mark.parametrize("size", ["10-portrait", "10-landscape"])
+def test_the_pages_of_signing_in_are_accessible(browser: Any, box: Any, size: str) -> None:
     code = setup.renew(box.config)
-    with opened(browser, size) as page:
+    with opened(browser, size=size) as page:
 
         def look(name: str) -> None:
-            found = axe.run(page, options=RULES)
-            assert found.violations_count == 0, f"{name}: {found.generate_report()}"
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-            small = page.evaluate(
-                """[...document.querySelectorAll('a, button, input:not(label input, .unseen), summary, label:has(input)')].filter(
-                    e => e.checkVisibility() && e.getBoundingClientRect().top >= 0 && e.getBoundingClientRect().height < 47.5
-                ).map(e => e.outerHTML)"""
-            )
-            assert small == [], f"{name}: too small for a finger"
+            assert wrong(page) == [], name
 
         page.goto(f"{box.url}/setup")
         look("setup")

@@ -12,10 +12,9 @@ import pytest
 
 from edge.config import Config
 from edge.records import Role
-from tests.browser.test_clinic import browser  # noqa: F401  a fixture
 from tests.clinic import LONG, fill, serving
 from tests.conftest import peer
-from tests.screens import TABLETS, every_screen, tablet
+from tests.screens import TABLETS, every_screen, tablet, wrong
 from web.languages import LANGUAGES
 
 pytestmark = pytest.mark.browser
@@ -29,7 +28,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield SimpleNamespace(pages=pages, filled=filled, screens=every_screen(pages.app, filled))
 
 
-def opened(browser: Any, box: Any, code: str = "en", role: Role = Role.LEAD, **options: Any) -> Any:  # noqa: F811
+def opened(browser: Any, box: Any, code: str = "en", role: Role = Role.LEAD, **options: Any) -> Any:
     """A tablet's page on which a person of that language is signed in."""
     context = browser.new_context(ignore_https_errors=True, service_workers="block", **options)
     context.add_cookies(box.pages.cookies(f"{role} {code}", role, code))
@@ -38,11 +37,11 @@ def opened(browser: Any, box: Any, code: str = "en", role: Role = Role.LEAD, **o
 
 @pytest.mark.parametrize("out", [False, True], ids=["signed in", "nobody"])
 @pytest.mark.parametrize("code", LANGUAGES)
-def test_every_page_is_for_everyone_in_every_language(browser: Any, box: Any, code: str, out: bool) -> None:  # noqa: F811
+def test_every_page_is_for_everyone_in_every_language(browser: Any, box: Any, code: str, out: bool) -> None:
     """Every page in every language, each time on another tablet, so that each is seen on all six; `build/screenshots --axe` looks
     at the whole product of the three."""
     pytest.importorskip("axe_playwright_python")
-    wrong, sizes = {}, list(TABLETS.values())
+    failed, sizes = {}, list(TABLETS.values())
     with tablet(browser, box.pages, code, out) as held:
         for number, (name, screen) in enumerate(box.screens.items()):
             if screen.out is not out:
@@ -50,12 +49,12 @@ def test_every_page_is_for_everyone_in_every_language(browser: Any, box: Any, co
             width, height = sizes[(number + list(LANGUAGES).index(code)) % len(sizes)]
             held.page.set_viewport_size({"width": width, "height": height})
             held.visit(screen)
-            if told := held.wrong():
-                wrong[f"{name} {width}×{height}"] = told
-    assert wrong == {}
+            if told := wrong(held.page):
+                failed[f"{name} {width}×{height}"] = told
+    assert failed == {}
 
 
-def test_who_a_page_is_about_is_said_on_every_page_about_a_patient(browser: Any, box: Any) -> None:  # noqa: F811
+def test_who_a_page_is_about_is_said_on_every_page_about_a_patient(browser: Any, box: Any) -> None:
     page = opened(browser, box, role=Role.CLINICIAN)
     number = box.filled.films["decided"]
     for part in ("", "/sheet", "/slip"):
@@ -69,7 +68,7 @@ def test_who_a_page_is_about_is_said_on_every_page_about_a_patient(browser: Any,
     page.context.close()
 
 
-def test_a_film_is_read_decided_and_handed_over_by_keyboard_alone(browser: Any, box: Any) -> None:  # noqa: F811
+def test_a_film_is_read_decided_and_handed_over_by_keyboard_alone(browser: Any, box: Any) -> None:
     page = opened(browser, box, role=Role.CLINICIAN)
     number = box.filled.films["routine"]
 
@@ -110,7 +109,7 @@ def test_a_film_is_read_decided_and_handed_over_by_keyboard_alone(browser: Any, 
 @pytest.mark.peer
 @pytest.mark.parametrize("code", ["en", "ar"])
 def test_a_phone_reads_the_sheets_square_and_the_box_knows_the_sheet(
-    browser: Any,  # noqa: F811
+    browser: Any,
     box: Any,
     tmp_path: Path,
     code: str,
@@ -133,7 +132,7 @@ def test_a_phone_reads_the_sheets_square_and_the_box_knows_the_sheet(
 
 @pytest.mark.parametrize("paper", ["A5", "A4"])
 @pytest.mark.parametrize("code", LANGUAGES)
-def test_a_sheet_and_a_slip_are_one_page_of_a5_or_a4(browser: Any, box: Any, paper: str, code: str) -> None:  # noqa: F811
+def test_a_sheet_and_a_slip_are_one_page_of_a5_or_a4(browser: Any, box: Any, paper: str, code: str) -> None:
     page = opened(browser, box, code, Role.CLINICIAN)
     for part in ("sheet", "slip"):
         page.goto(f"{box.pages.url}/films/{box.filled.films['decided']}/{part}")
@@ -142,7 +141,7 @@ def test_a_sheet_and_a_slip_are_one_page_of_a5_or_a4(browser: Any, box: Any, pap
     page.context.close()
 
 
-def test_a_name_of_300_characters_is_shown_whole_and_breaks_nothing(browser: Any, box: Any) -> None:  # noqa: F811
+def test_a_name_of_300_characters_is_shown_whole_and_breaks_nothing(browser: Any, box: Any) -> None:
     page = opened(browser, box, role=Role.CLINICIAN, viewport={"width": 600, "height": 960})
     for part in ("", "/sheet", "/slip"):
         page.goto(f"{box.pages.url}/films/{box.filled.films['long-name']}{part}")
@@ -151,7 +150,7 @@ def test_a_name_of_300_characters_is_shown_whole_and_breaks_nothing(browser: Any
     page.context.close()
 
 
-def test_letters_come_from_the_box(browser: Any, box: Any) -> None:  # noqa: F811
+def test_letters_come_from_the_box(browser: Any, box: Any) -> None:
     page = opened(browser, box, "ar", Role.CLINICIAN)
     page.goto(box.pages.url)
     loaded = page.evaluate(

@@ -18,7 +18,6 @@ from edge.records import Display, Rendition
 from edge.state import audit, results
 from edge.state.objects import Objects
 from edge.state.store import transaction
-from tests.browser.test_clinic import browser  # noqa: F401  a fixture
 from tests.clinic import serving
 from tests.unit.test_web import Box, Outcome
 from web import clinic
@@ -60,7 +59,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @contextmanager
-def viewer(browser: Any, box: Any, plain: bool = False, size: tuple[int, int] = (1280, 800)) -> Iterator[Any]:  # noqa: F811
+def viewer(browser: Any, box: Any, plain: bool = False, size: tuple[int, int] = (1280, 800)) -> Iterator[Any]:
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         has_touch=True,
@@ -120,7 +119,7 @@ def windowed(film: Any, center: float, width: float, inverted: bool = False) -> 
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["webgl2", "2d"])
-def test_every_pixel_is_what_the_window_makes_of_its_16_bits(browser: Any, box: Any, plain: bool) -> None:  # noqa: F811
+def test_every_pixel_is_what_the_window_makes_of_its_16_bits(browser: Any, box: Any, plain: bool) -> None:
     with viewer(browser, box, plain, size=(1280, 801)) as page:
         assert view(page, "view.canvas.getContext('webgl2') !== null") is not plain
         page.evaluate("document.querySelector('cxr-view').style.setProperty('height', '400px')")
@@ -142,7 +141,7 @@ def test_every_pixel_is_what_the_window_makes_of_its_16_bits(browser: Any, box: 
         )
 
 
-def test_buttons_and_keys_do_everything_without_dragging(browser: Any, box: Any) -> None:  # noqa: F811
+def test_buttons_and_keys_do_everything_without_dragging(browser: Any, box: Any) -> None:
     with viewer(browser, box) as page:
         fitted = view(page, "view.zoom")
         page.click("[data-do=in]")
@@ -174,7 +173,7 @@ def test_buttons_and_keys_do_everything_without_dragging(browser: Any, box: Any)
         assert view(page, "view.width") > 60000
 
 
-def test_measures_by_taps_and_by_arrow_keys(browser: Any, box: Any) -> None:  # noqa: F811
+def test_measures_by_taps_and_by_arrow_keys(browser: Any, box: Any) -> None:
     with viewer(browser, box) as page:
         page.click("details.fine summary")
         page.click("[data-do='measure:length']")
@@ -198,7 +197,7 @@ def test_measures_by_taps_and_by_arrow_keys(browser: Any, box: Any) -> None:  # 
         assert page.locator(".handle").count() == 0
 
 
-def test_pinch_and_drag_by_touch(browser: Any, box: Any) -> None:  # noqa: F811
+def test_pinch_and_drag_by_touch(browser: Any, box: Any) -> None:
     with viewer(browser, box) as page:
         before = view(page, "view.zoom")
         corner = page.locator("cxr-view").bounding_box()
@@ -235,7 +234,7 @@ FRAMES = """() => new Promise(done => {
 })"""
 
 
-def test_a_film_that_moves_is_drawn_rough_and_then_fine(browser: Any, box: Any) -> None:  # noqa: F811
+def test_a_film_that_moves_is_drawn_rough_and_then_fine(browser: Any, box: Any) -> None:
     """However slow the tablet draws: what is looked at in the end is fine, and so is the first frame after a rest."""
     with viewer(browser, box) as page:
         page.evaluate("document.querySelector('cxr-view').style.setProperty('width', '120px')")
@@ -250,7 +249,7 @@ def test_a_film_that_moves_is_drawn_rough_and_then_fine(browser: Any, box: Any) 
         assert np.abs(rough - fine).max() > 0, "else nothing is won"
 
 
-def test_the_earlier_film_is_beside_it_and_moves_with_it(browser: Any, box: Any) -> None:  # noqa: F811
+def test_the_earlier_film_is_beside_it_and_moves_with_it(browser: Any, box: Any) -> None:
     with viewer(browser, box) as page:
         page.click("text=Compare with")
         page.wait_for_selector(".films.two")
@@ -282,7 +281,7 @@ def test_the_earlier_film_is_beside_it_and_moves_with_it(browser: Any, box: Any)
     assert box.prior in seen
 
 
-def test_the_map_is_off_until_asked_for_and_fades(browser: Any, box: Any) -> None:  # noqa: F811
+def test_the_map_is_off_until_asked_for_and_fades(browser: Any, box: Any) -> None:
     with viewer(browser, box) as page:
         assert view(page, RED) == [0, 0, 0, 0]
         page.check("[name=map]")
@@ -295,7 +294,7 @@ def test_the_map_is_off_until_asked_for_and_fades(browser: Any, box: Any) -> Non
         assert "Where, not why" in page.inner_text(".heat")
 
 
-def test_a_film_that_cannot_be_fetched_leaves_the_preview_and_says_so(browser: Any, box: Any) -> None:  # noqa: F811
+def test_a_film_that_cannot_be_fetched_leaves_the_preview_and_says_so(browser: Any, box: Any) -> None:
     context = browser.new_context(service_workers="block", ignore_https_errors=True)
     context.add_cookies(box.cookies)
     page = context.new_page()

@@ -16,7 +16,6 @@ from edge.state import acceptances, reads
 from edge.state.store import now, open_store, transaction
 from models import phantom
 from tests.box import Box, until
-from tests.browser.test_clinic import browser  # noqa: F401  a fixture
 from tests.conftest import peer
 from tests.people import PIN
 from web.languages import LANGUAGES
@@ -29,7 +28,7 @@ CUT = "pt"
 
 
 @contextmanager
-def tablet(browser: Any) -> Iterator[Any]:  # noqa: F811
+def tablet(browser: Any) -> Iterator[Any]:
     """A tablet of its own; it fails the test when a page breaks or asks for anything outside the box."""
     # whether a tablet may trust the box is test_trust.py
     context = browser.new_context(viewport={"width": 800, "height": 1280}, has_touch=True, ignore_https_errors=True)
@@ -107,7 +106,7 @@ def acts(box: Box, number: int) -> list[ReadKind]:
         return [act.kind for act in reads.of_film(store, number)]
 
 
-def test_setup_to_ledger_by_touch_in_every_language(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_setup_to_ledger_by_touch_in_every_language(browser: Any, tmp_path: Path) -> None:
     with Box(tmp_path) as box:
         films = {film.header.PatientName.split("^")[1].lower(): film for film in send(box, tmp_path)}
         left = ranked(films)

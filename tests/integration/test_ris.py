@@ -31,7 +31,7 @@ from edge.state import orders
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from models import phantom
-from tests.box import Box, free_port, until
+from tests.box import PATIENCE, Box, free_port, until
 from tests.orthanc import Orthanc
 from tests.peers import strict  # noqa: F401  a fixture
 
@@ -72,7 +72,7 @@ def save(folder: Path, said: Dataset) -> None:
 
 
 def config_of(state: Path, port: int, **changed: Any) -> Config:
-    return Config(state=str(state), ris=Ris(**{"host": "127.0.0.1", "port": port, "seconds": 0.5, **changed}))
+    return Config(state=str(state), ris=Ris(**{"host": "127.0.0.1", "port": port, "seconds": PATIENCE, **changed}))
 
 
 @contextmanager
@@ -186,13 +186,13 @@ def test_nobody_listens(state: Path) -> None:
 
 def test_it_hangs_closes_or_speaks_something_else(state: Path) -> None:
     done = threading.Event()
-    with silent(lambda _: (done.wait(5), None)[1]) as port:
-        assert trouble(state, port)[0] is Trouble.HANGS
+    with silent(lambda _: (done.wait(), None)[1]) as port:
+        assert trouble(state, port, seconds=0.5)[0] is Trouble.HANGS
         done.set()
     with silent(lambda _: None) as port:
         assert trouble(state, port)[0] is Trouble.CLOSED
     with silent(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20)) as port:
-        assert trouble(state, port)[0] in (Trouble.CLOSED, Trouble.HANGS)
+        assert trouble(state, port, seconds=0.5)[0] in (Trouble.CLOSED, Trouble.HANGS)
 
 
 def test_it_lets_this_box_not_in_or_has_no_worklist(state: Path) -> None:
@@ -236,7 +236,7 @@ def test_it_never_comes_to_an_end(state: Path) -> None:
             yield 0xFF00, entry()
 
     with worklist(endless) as port:
-        assert trouble(state, port) == (Trouble.HANGS, "does not come to an end")
+        assert trouble(state, port, seconds=0.5) == (Trouble.HANGS, "does not come to an end")
         over.set()
 
 

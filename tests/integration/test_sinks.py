@@ -26,7 +26,7 @@ from edge.sinks import commitment, open_sink
 from edge.stages import report
 from models import phantom
 from tests import fhir, peers, results
-from tests.box import Box, free_port, until
+from tests.box import PATIENCE, Box, free_port, until
 from tests.conftest import peer
 from tests.orthanc import Orthanc
 from tests.peers import strict  # noqa: F401  a fixture
@@ -64,7 +64,7 @@ FORMS = {one.kind: one for one in report.documents(results.example())}
 FHIR, ORU = FORMS["fhir"], FORMS["oru"]
 
 
-def dicom(port: int, seconds: float = 5, **more: Any) -> DicomSink:
+def dicom(port: int, seconds: float = PATIENCE, **more: Any) -> DicomSink:
     return DicomSink(name="PACS", host="127.0.0.1", port=port, ae_title="PACS", seconds=seconds, **more)
 
 
@@ -300,9 +300,9 @@ def test_certificates_of_the_other_ways(authority: tuple[trustme.CA, Path, Path]
     ca.issue_cert("localhost").configure_cert(secure)
     if way == "mllp":
         with peers.mllp(peers.acknowledgement, secure) as (port, _):
-            settings = Hl7Sink(name="EHR", host="localhost", port=port, tls=True, ca=str(right), seconds=5)
+            settings = Hl7Sink(name="EHR", host="localhost", port=port, tls=True, ca=str(right), seconds=PATIENCE)
             assert given(settings, ORU) == Receipt(taken=(ORU.uid,))
-            settings = Hl7Sink(name="EHR", host="localhost", port=port, tls=True, ca=str(wrong), seconds=5)
+            settings = Hl7Sink(name="EHR", host="localhost", port=port, tls=True, ca=str(wrong), seconds=PATIENCE)
             assert given(settings, ORU).trouble is open_sink(settings).probe().trouble is Trouble.TLS
     else:
         with peers.web((200, json.dumps({"type": "transaction-response"}).encode()), secure=secure) as web:
@@ -363,15 +363,15 @@ def test_what_a_dicomweb_server_answers(
 
 
 def test_an_http_peer_that_is_away_hangs_or_closes(tmp_path: Path) -> None:
-    def way(url: str) -> FhirSink:
-        return FhirSink(name="EHR", url=url, seconds=0.5)
+    def way(url: str, seconds: float = PATIENCE) -> FhirSink:
+        return FhirSink(name="EHR", url=url, seconds=seconds)
 
     assert given(way(f"http://127.0.0.1:{free_port()}"), FHIR).trouble is Trouble.UNREACHABLE
     assert given(way("http://nowhere.invalid/fhir"), FHIR).trouble is Trouble.UNREACHABLE
     with peers.silent() as port:
-        assert given(way(f"http://127.0.0.1:{port}"), FHIR).trouble is Trouble.HANGS
+        assert given(way(f"http://127.0.0.1:{port}", 0.5), FHIR).trouble is Trouble.HANGS
     with peers.mllp(lambda _: None) as (port, _):
-        assert given(way(f"http://127.0.0.1:{port}"), FHIR).trouble in (Trouble.CLOSED, Trouble.HANGS)
+        assert given(way(f"http://127.0.0.1:{port}", 0.5), FHIR).trouble in (Trouble.CLOSED, Trouble.HANGS)
 
 
 @pytest.mark.peer
@@ -451,7 +451,7 @@ def test_what_a_fhir_server_answers(status: int, said: Any, trouble: Trouble | N
 )
 def test_what_an_hl7_engine_answers(code: str, error: str, trouble: Trouble | None, detail: str) -> None:
     with peers.mllp(lambda message: peers.acknowledgement(message, code, error)) as (port, got):
-        receipt = given(Hl7Sink(name="EHR", host="127.0.0.1", port=port, seconds=5), ORU)
+        receipt = given(Hl7Sink(name="EHR", host="127.0.0.1", port=port, seconds=PATIENCE), ORU)
         assert receipt == Receipt(trouble, detail, (ORU.uid,) if trouble is None else ())
         assert got == [ORU.data]
 
@@ -468,7 +468,8 @@ def test_an_hl7_engine_that_cuts_hangs_or_answers_something_else() -> None:
     ]
     for answer, trouble in told:
         with peers.mllp(lambda _, said=answer: said) as (port, _):  # type: ignore[misc]
-            assert given(Hl7Sink(name="EHR", host="127.0.0.1", port=port, seconds=0.5), ORU).trouble is trouble
+            seconds = 0.5 if trouble is Trouble.HANGS else PATIENCE
+            assert given(Hl7Sink(name="EHR", host="127.0.0.1", port=port, seconds=seconds), ORU).trouble is trouble
     away = Hl7Sink(name="EHR", host="127.0.0.1", port=free_port())
     assert given(away, ORU).trouble is open_sink(away).probe().trouble is Trouble.UNREACHABLE
 

@@ -23,7 +23,7 @@ from flask import Flask
 from edge.config import Config, Web
 from edge.state import trust
 from edge.state.store import BUILT
-from tests.box import free_port
+from tests.box import PATIENCE, free_port
 from tests.conftest import peer
 from web import clinic, server
 from web.serve import pages
@@ -133,7 +133,7 @@ def test_those_who_say_nothing_keep_nobody_waiting(box: Any) -> None:
     context = ssl.create_default_context(cafile=box.authority)
     silent = [socket.create_connection(("127.0.0.1", box.https)) for _ in range(server.THREADS - 1)]
     try:
-        with urllib3.PoolManager(ssl_context=context, timeout=5, retries=False) as pool:
+        with urllib3.PoolManager(ssl_context=context, timeout=PATIENCE, retries=False) as pool:
             assert pool.request("GET", f"https://127.0.0.1:{box.https}/health").status == 200
     finally:
         for one in silent:
@@ -154,7 +154,7 @@ def test_the_certificate_is_renewed_and_a_wrong_clock_heals_without_a_restart(tm
         target=server.serve, args=(Flask("empty"), "web.port", "127.0.0.1", 0, stop, listening, tls)
     )
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(PATIENCE)
 
     def shown() -> x509.Certificate:
         context = ssl.create_default_context(cafile=tmp_path / "trust/ca.crt")

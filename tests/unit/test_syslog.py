@@ -19,35 +19,36 @@ from edge.records import Receipt, Trouble
 from edge.state import audit, forwarding
 from edge.state.audit import Event
 from edge.state.store import now, open_store, transaction
+from tests.box import PATIENCE
 
 MESSAGES = [b"x" * 100] * 50
 
-Peer = Callable[[ssl.SSLSocket, threading.Event], None]
+Peer = Callable[[ssl.SSLSocket, threading.Event, threading.Event], None]
+"""What a repository does, knowing when everything was sent, and when the test is over."""
 
 
-def reads_all(secure: ssl.SSLSocket, _sent: threading.Event) -> None:
+def reads_all(secure: ssl.SSLSocket, _sent: threading.Event, _over: threading.Event) -> None:
     while secure.recv(65536):
         pass
 
 
-def reads_nothing(_secure: ssl.SSLSocket, sent: threading.Event) -> None:
+def reads_nothing(_secure: ssl.SSLSocket, sent: threading.Event, _over: threading.Event) -> None:
     sent.wait()  # everything lies in this machine's buffers by then
 
 
-def reads_some(secure: ssl.SSLSocket, sent: threading.Event) -> None:
+def reads_some(secure: ssl.SSLSocket, sent: threading.Event, _over: threading.Event) -> None:
     sent.wait()
     secure.recv(10)
 
 
-def hangs(_secure: ssl.SSLSocket, sent: threading.Event) -> None:
-    sent.wait()
-    threading.Event().wait(2)
+def hangs(_secure: ssl.SSLSocket, _sent: threading.Event, over: threading.Event) -> None:
+    over.wait()
 
 
 @contextmanager
 def peer(folder: Path, behaves: Peer, sent: threading.Event, version: ssl.TLSVersion) -> Iterator[Audit]:
     """A repository for one connection."""
-    authority = trustme.CA()
+    authority, over = trustme.CA(), threading.Event()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = context.maximum_version = version
@@ -58,14 +59,16 @@ def peer(folder: Path, behaves: Peer, sent: threading.Event, version: ssl.TLSVer
         with closing(connection):
             try:
                 with context.wrap_socket(connection, server_side=True) as secure:
-                    behaves(secure, sent)
+                    behaves(secure, sent, over)
             except OSError:
                 pass
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield Audit("localhost", listening.getsockname()[1], str(folder / "ca.pem"), seconds=1.0)
+        seconds = 1.0 if behaves is hangs else PATIENCE
+        yield Audit("localhost", listening.getsockname()[1], str(folder / "ca.pem"), seconds=seconds)
+        over.set()
         thread.join()
 
 
