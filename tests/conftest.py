@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from edge import netem
+
 CI = bool(os.environ.get("CI"))
 
 settings.register_profile("laptop", deadline=None)
@@ -27,6 +29,10 @@ def peer(name: str, package: str) -> Path:
         missing = f"{name} is missing: apt-get install {package}"
         pytest.fail(missing) if CI else pytest.skip(missing)
     return Path(found)
+
+
+needs_bad_link = pytest.mark.skipif(bool(netem.missing()) and not CI, reason=f"no bad link: {netem.missing()}")
+"""Marks a test that needs `edge/netem.py` for real; where that cannot be had the test is skipped and says why, in CI it fails."""
 
 
 @pytest.fixture
