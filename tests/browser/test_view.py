@@ -96,6 +96,11 @@ DRAWN = """() => {
   copy.drawImage(view.canvas, 0, 0);
   return [...copy.getImageData(0, 0, view.canvas.width, view.canvas.height).data].filter((_, i) => i % 4 === 0);
 }"""
+SIZED = """(side) => new Promise((done) => {
+  const all = [...document.querySelectorAll("cxr-view canvas")];
+  const look = () => all.every(({ width, height }) => width === side && height === side) ? done() : requestAnimationFrame(look);
+  look();
+})"""
 PLACE = """([x, y]) => {
   const p = document.querySelector("cxr-view").matrix.transformPoint({ x, y });
   return [p.x, p.y];
@@ -124,9 +129,7 @@ def test_every_pixel_is_what_the_window_makes_of_its_16_bits(browser: Any, box: 
         assert view(page, "view.canvas.getContext('webgl2') !== null") is not plain
         page.evaluate("document.querySelector('cxr-view').style.setProperty('height', '400px')")
         page.evaluate("document.querySelector('cxr-view').style.setProperty('width', '400px')")
-        page.wait_for_function(
-            "[...document.querySelectorAll('cxr-view canvas')].every(one => one.width === 400 && one.height === 400)"
-        )
+        page.evaluate(SIZED, 400)
         settle(page)
         for number, (center, width) in enumerate(WINDOWS):
             page.evaluate(f"document.querySelector('cxr-view').do('window:{number}')")
