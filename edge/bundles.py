@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge import passport
+from edge import authorities, passport
 from edge.cli import config_of
-from edge.errors import Tampered, Unreadable
+from edge.config import Config
+from edge.errors import Misconfigured, Tampered, Unreadable
+from edge.state import installed
 from models.bundle import SHIPPED, Bundle, Mismatch, load
 
 if TYPE_CHECKING:
@@ -28,30 +30,77 @@ def models() -> None:
 @models.command("list")
 @click.pass_context
 def list_models(ctx: click.Context) -> None:
-    """List the bundles that come with Outpost and the one in use."""
-    used = passport.folder(config_of(ctx))
-    for folder in sorted({used, *(path.parent for path in SHIPPED.parent.glob("*/manifest.toml"))}):
+    """List the bundles that come with Outpost, those that were activated, and the one in use."""
+    config = config_of(ctx)
+    used = passport.folder(config)
+    there = [*SHIPPED.parent.glob("*/manifest.toml"), *(Path(config.state) / "models").glob("*/manifest.toml")]
+    for folder in sorted({used, *(path.parent for path in there)}):
         try:
-            manifest = load(folder).manifest
-            words = f"{manifest.version}  {', '.join(finding.label for finding in manifest.findings)}"
+            bundle = load(folder)
+            manifest = bundle.manifest
+            looked_for = ", ".join(finding.label for finding in manifest.findings)
+            words = f"{manifest.id} {manifest.version}  {looked_for}  signed by {authorities.signer(bundle, config)}"
         except (Mismatch, OSError, ValueError) as error:
             words = f"cannot be used: {error}"
-        click.echo(f"{'*' if folder == used else ' '} {folder.name}  {words}")
+        click.echo(f"{'*' if folder == used else ' '} {folder.name[:12]}  {words}")
 
 
 @models.command()
 @click.argument("bundle", required=False, type=FOLDER)
 @click.pass_context
 def verify(ctx: click.Context, bundle: Path | None) -> None:
-    """Check a bundle's hashes and that it computes what it shall on this device."""
+    """Check a bundle's hashes, who signed it, and that it computes what it shall on this device."""
+    config = config_of(ctx)
+    folder = bundle or passport.folder(config)
+    _, name = _proven(config, folder, folder.name)
+    click.echo(f"{folder.name}: hashes, signature ({name}) and self-test agree")
+
+
+@models.command()
+@click.argument("bundle", type=FOLDER)
+@click.pass_context
+def activate(ctx: click.Context, bundle: Path) -> None:
+    """Put a bundle on this box and into use, once it is proven; the box is in shadow mode until it has been accepted here."""
+    config = _choosing(ctx)
+    changed = installed.activate(
+        Path(config.state), bundle, lambda folder: _proven(config, folder, bundle.name)[0].digest
+    )
+    now = load(passport.folder(config)).manifest
+    click.echo(f"{now.id} {now.version} is in use{_AFTERWARDS if changed else ' already'}")
+
+
+@models.command()
+@click.pass_context
+def rollback(ctx: click.Context) -> None:
+    """Go back to the bundle that was in use before; once more leads forward again."""
+    config = _choosing(ctx)
+    installed.roll_back(Path(config.state), lambda folder: _proven(config, folder, folder.name)[0].digest, SHIPPED)
+    now = load(passport.folder(config)).manifest
+    click.echo(f"{now.id} {now.version} is in use{_AFTERWARDS}")
+
+
+_AFTERWARDS = "; it ranks only once it has been accepted here (outpost commission show)"
+
+
+def _choosing(ctx: click.Context) -> Config:
+    """The settings, where they leave the choice of a bundle to these commands."""
+    config = config_of(ctx)
+    if config.worker.bundle:
+        raise Misconfigured(f"worker.bundle in the settings names {config.worker.bundle}. Take that line out first.")
+    return config
+
+
+def _proven(config: Config, folder: Path, name: str) -> tuple[Bundle, str]:
+    """A bundle that is whole, signed, and computes here what it shall; and who signed it. Raises `Tampered`."""
     from models.model import Model
 
-    folder = bundle or passport.folder(config_of(ctx))
     try:
-        Model(load(folder)).self_test()
+        bundle = load(folder)
+        authority = authorities.signer(bundle, config)
+        Model(bundle, config.worker.threads).self_test()
     except (Mismatch, OSError, ValueError) as error:
-        raise Tampered(f"{folder.name}: {error}") from error
-    click.echo(f"{folder.name}: hashes and self-test agree")
+        raise Tampered(f"{name}: {error}") from error
+    return bundle, authority
 
 
 def _loaded(folder: Path) -> Bundle:

@@ -69,7 +69,18 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mib: Annotated[
         int, Meta(ge=0, description="Address space in MiB beyond which the worker is stopped; 0 sets no limit")
     ] = 2048
-    bundle: Annotated[str, Meta(description="Folder of the model bundle; empty takes the shipped one")] = ""
+    bundle: Annotated[
+        str,
+        Meta(
+            description="Folder of the model bundle; empty takes what `outpost models activate` put into use, else the shipped one"
+        ),
+    ] = ""
+    authorities: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Files with the public keys (Ed25519, PEM) of those who may sign bundles here, beside Outpost's own"
+        ),
+    ] = ()
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ import msgspec
 
 from edge.config import Config
 from edge.errors import Tampered
-from edge.state import acceptances, calibrations
+from edge.state import acceptances, calibrations, installed
 from edge.validity.calibration import Calibration
 from models.bundle import SHIPPED, Bundle
 
@@ -19,8 +19,11 @@ OWN = ""
 
 
 def folder(config: Config) -> Path:
-    """Where the model of these settings lies."""
-    return Path(config.worker.bundle or SHIPPED)
+    """Where the model in use lies: as the settings say, else as was activated, else as Outpost comes. Raises `Tampered`."""
+    if config.worker.bundle:
+        return Path(config.worker.bundle)
+    current = installed.choice(Path(config.state)).current
+    return SHIPPED if current == installed.SHIPPED else installed.folder(Path(config.state), current)
 
 
 def device_uid(bundle: Bundle, operating_point: str, calibration: str = OWN) -> str:

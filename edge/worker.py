@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge import acceptance, memory, ordering, passport, surveillance
+from edge import acceptance, authorities, memory, ordering, passport, surveillance
 from edge import config as settings
 from edge.box import orphaned
 from edge.config import Config
@@ -80,11 +80,13 @@ class Reader:
 def open_reader(config: Config, store: sqlite3.Connection | None = None) -> Reader:
     """Load and self-test the configured model, at the operating point and with the calibration that this site has accepted.
 
-    Raises `Tampered` when it is not what its manifest says or does not compute what it shall on this very device.
+    Raises `Tampered` when it is not what its manifest says, nobody known has signed it, or it does not compute what it shall on
+    this very device.
     """
     path = passport.folder(config)
     try:
         bundle = load_bundle(path)
+        authorities.signer(bundle, config)
         point, calibration = bundle.manifest.default_operating_point, None
         if store is not None:
             point, calibration = passport.in_use(store, bundle)
@@ -271,10 +273,14 @@ class Worker:
             ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
 
     def follow(self) -> None:
-        """Take what this site has accepted last, look for drift once a day, and try a model that is new on the films read here."""
+        """Take the model in use as this site has accepted it, look for drift once a day, try a new model on the films read here."""
         bundle = self.reader.model.bundle
-        if passport.in_use(self.store, bundle) != (self.reader.operating_point, self.reader.calibration):
+        if passport.folder(self.config) != bundle.path or passport.in_use(self.store, bundle) != (
+            self.reader.operating_point,
+            self.reader.calibration,
+        ):
             self.reader = open_reader(self.config, self.store)
+            bundle = self.reader.model.bundle
         surveillance.look(self.store, self.reader.device_uid, now())
         with transaction(self.store):
             changed = audit.latest(self.store, audit.Event.MODEL_CHANGED)
@@ -345,6 +351,8 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
 def _work(worker: Worker, stop: threading.Event) -> None:
     store, seen, idle = worker.store, -1, False
     while not stop.is_set() and not orphaned():
+        if passport.folder(worker.config) != worker.reader.model.bundle.path:
+            worker.follow()  # not even the films that wait already shall still be judged by the model before
         if worker.step():
             idle = False
             continue

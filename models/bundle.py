@@ -82,6 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[Domain, ...]
     findings: tuple[Finding, ...]
     sources: tuple[Source, ...]
+    outputs: int = 0
+    """Labels that the network gives; 0 where each belongs to a finding."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def load(path: Path) -> Bundle:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Mismatch(f"manifest.toml: {error}") from None
     for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise Mismatch(f"{name}: a bundle's files lie in its own folder")
         if hashlib.sha256((path / name).read_bytes()).hexdigest() != expected:
             raise Mismatch(f"{name}: its hash is not the one in the manifest")
     domains = {domain.key for domain in manifest.domains}

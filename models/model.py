@@ -14,6 +14,8 @@ from models.prepare import prepare
 
 Array = npt.NDArray[np.float32]
 
+OUTPUTS = ("logits", "maps", "embedding")
+"""What every network gives."""
 AXES = 8
 """So many directions of the model's own view of films are watched for drift."""
 
@@ -137,7 +139,8 @@ class Model:
         return positive / np.float32(top) if top > 0 else positive
 
     def self_test(self) -> None:
-        """Compare this device's outputs for synthesized films with the golden ones. Raises `Mismatch`."""
+        """Compare the network's shapes with the manifest's and this device's outputs with the golden ones. Raises `Mismatch`."""
+        self._shapes()
         with np.load(self.bundle.path / "golden.npz") as golden:
             expected = golden["probabilities"]
         found = golden_outputs(self)
@@ -146,6 +149,26 @@ class Model:
         worst = float(np.abs(found - expected).max())
         if not worst <= self.manifest.self_test.tolerance:
             raise Mismatch(f"self-test: off by {worst:.4f}, {self.manifest.self_test.tolerance} allowed")
+
+    def _shapes(self) -> None:
+        """The network takes and gives what manifest and gate are made for."""
+        side = self.manifest.input_size
+        try:
+            found = self._backend.run(np.zeros((1, 1, side, side), np.float32))
+        except Exception as error:  # each runtime has errors of its own
+            raise Mismatch(f"model: it takes no picture of {side} x {side} ({str(error).splitlines()[0]})") from error
+        if missing := [name for name in OUTPUTS if name not in found]:
+            raise Mismatch(f"model: it has no output {', '.join(missing)}")
+        labels = self.manifest.outputs or 1 + max(finding.output for finding in self.manifest.findings)
+        shapes = {name: found[name].shape for name in OUTPUTS}
+        if shapes["logits"] != (1, labels):
+            raise Mismatch(f"model: logits of shape {shapes['logits']}, the manifest has {labels} labels")
+        if shapes["maps"][:2] != (1, labels) or len(shapes["maps"]) != 4:
+            raise Mismatch(f"model: maps of shape {shapes['maps']}, the manifest has {labels} labels")
+        features = shapes["embedding"][-1] + thumbnail(np.zeros((side, side), np.float32)).size
+        for name in ("fault_weights", "known_whitening"):
+            if name not in self._gate or self._gate[name].shape[0] != features:
+                raise Mismatch(f"gate.npz: {name} is not made for the {features} features of this network")
 
 
 def golden_outputs(model: Model) -> npt.NDArray[np.float64]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from models.bundle import SHIPPED, Manifest
+from edge import passport
+from models.bundle import Manifest
 from web import here
 from web.languages import gettext as _
 from web.phrases import number
@@ -15,7 +16,7 @@ from web.phrases import number
 
 def bundle() -> Path:
     """The folder of the bundle in use."""
-    return Path(here.config().worker.bundle or SHIPPED)
+    return passport.folder(here.config())
 
 
 @lru_cache(maxsize=4)

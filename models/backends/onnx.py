@@ -22,7 +22,10 @@ class OnnxRuntime:
         options.enable_cpu_mem_arena = False  # a few megabytes less, at no measured cost
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no base of their own
+            raise ValueError(f"{path.name}: {str(error).splitlines()[0]}") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, tensor: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:

@@ -16,7 +16,7 @@ import numpy as np
 from models import phantom, platt
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import Model, golden_outputs
-from models.training import card, evaluate, films, gate, heads, network
+from models.training import card, evaluate, films, gate, heads, network, sign
 
 SEED = 20261123
 VERSION = "0.1.0"
@@ -28,6 +28,7 @@ CODES = {
     "child": ("pneumonia", "Pneumonia", "SCT", "233604007", "Pneumonia"),
     "adult": ("lung_opacity", "Lung opacity", "RADLEX", "RID28530", "opacity"),
 }
+AUTHORITY = Path("models/authorities/development.pem")
 TERMS = {
     "nih": ("NIH ChestX-ray14", "attribute the NIH Clinical Center; cite Wang et al. 2017"),
     "kermany": ("Kermany et al. 2018, Guangzhou", "CC BY 4.0"),
@@ -200,7 +201,7 @@ def show_phantom(path: Path) -> None:
     Image.fromarray((phantom.chest(3, opacity=True) * 255).astype(np.uint8)).save(path)
 
 
-STEPS = ("films", "network", "heads", "gate", "bundle")
+STEPS = ("films", "network", "heads", "gate", "bundle", "sign")
 
 
 @click.command()
@@ -229,6 +230,7 @@ def main(step: str, data: Path, work: Path, out: Path) -> None:
         "heads": lambda: fit_heads(work),
         "gate": lambda: fit_gate(work),
         "bundle": lambda: bundle(work, out),
+        "sign": lambda: sign.sign(out.parent, AUTHORITY),
     }
     for name in STEPS if step == "all" else (step,):
         click.echo(f"— {name}", err=True)

@@ -17,7 +17,6 @@ from click.testing import CliRunner
 from edge import acceptance, passport, pins, readings
 from edge.cli import main
 from edge.config import Config, FolderSink, Intake, save
-from edge.config import Worker as Settings
 from edge.errors import Misconfigured
 from edge.intake import Intake as Door
 from edge.records import Outcome, Role
@@ -29,6 +28,7 @@ from edge.validity.accuracy import accuracy, needed
 from edge.worker import Worker
 from models import phantom
 from models.bundle import SHIPPED, load
+from tests import bundles
 from tests.people import sign_in
 from web import clinic, ranking
 
@@ -118,13 +118,13 @@ def read_as_the_model(config: Config, flips: int = 0) -> None:
 
 def changed(config: Config, folder: Path, soon: float | None = None) -> Config:
     """A box with another model: the same network, described differently, or with another threshold."""
-    bundle = Path(shutil.copytree(SHIPPED, folder / f"bundle-{soon}"))
-    manifest = bundle / "manifest.toml"
-    text = manifest.read_text(encoding="utf-8").replace('version = "0.1.0"', 'version = "0.1.1"')
-    if soon is not None:
-        text = re.sub(r"^(soon|immediate) = .*$", rf"\1 = {soon}", text, flags=re.M)
-    manifest.write_text(text, encoding="utf-8")
-    return msgspec.structs.replace(config, worker=Settings(bundle=str(bundle)))
+
+    def other(manifest: str) -> str:
+        text = re.sub(r'^version = ".*"$', 'version = "9.0.1"', manifest, flags=re.M)
+        return text if soon is None else re.sub(r"^(soon|immediate) = .*$", rf"\1 = {soon}", text, flags=re.M)
+
+    bundle = bundles.copied(folder / f"bundle-{soon}", other)
+    return msgspec.structs.replace(config, worker=bundles.worker(folder, bundle))
 
 
 def proposal(config: Config, point: str = "balanced") -> acceptance.Proposal:
