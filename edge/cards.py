@@ -6,6 +6,7 @@ There is no free text in what goes to the hub: numbers, enumerations, codes and 
 
 from __future__ import annotations
 
+import hashlib
 from enum import IntEnum
 from typing import Annotated
 
@@ -20,6 +21,8 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 """A SHA-256."""
 Epoch = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 """Drawn whenever a database is created or restored: numbers of another epoch are other events."""
+Identifier = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+"""Of a parcel."""
 SiteName = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """What the hub calls a site: an identifier, not its name."""
 Key = Annotated[str, Meta(pattern="^[a-z0-9_]{1,64}$")]
@@ -176,7 +179,11 @@ class Applied(Card, frozen=True, kw_only=True, tag_field="kind", tag="applied"):
     result: Key
 
 
-Up = Result | Image | StaysHome | Decided | Packet | Status | Seen | Applied
+class Void(Card, frozen=True, kw_only=True, tag_field="kind", tag="void"):
+    """Nothing: what had this number was taken back before it left."""
+
+
+Up = Result | Image | StaysHome | Decided | Packet | Status | Seen | Applied | Void
 """What a box tells its hub."""
 
 
@@ -269,6 +276,8 @@ class ToHub(Card, frozen=True, kw_only=True, tag_field="message", tag="to_hub"):
     """Which epoch of the hub `upto` is of; empty before the first answer."""
     upto: Count = 0
     """All answers to this one have arrived and are kept."""
+    chain: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    """Over those answers (`chain`): a hub that was restored has another one, or none, and numbers them anew."""
     objects: tuple[Digest, ...] = ()
     """Of which objects the box would know how many bytes the hub has."""
 
@@ -278,10 +287,12 @@ class ToBox(Card, frozen=True, kw_only=True, tag_field="message", tag="to_box"):
 
     epoch: Epoch
     """The hub's: another one than before says that the hub was restored, and `had` is all that it has."""
-    answers_to: str = ""
-    """Identifier of the parcel that this is the answer to; empty on a stick."""
+    answers_to: tuple[Identifier, ...] = ()
+    """The box's parcels that this is the answer to: the one just sent; on a stick, those that the hub took in of late."""
     had: dict[Epoch, Had] = {}
     """By the box's epochs, the events that the hub has durably: all of them, not only the latest."""
+    differs: dict[Epoch, tuple[Count, ...]] = {}
+    """By the box's epochs, numbers of those parcels that are another event's at the hub: the box was restored, files them anew."""
     objects: dict[Digest, Count] = {}
     """How many bytes the hub has durably of each object that was asked about or announced; all of them where it is complete."""
     answers: tuple[Answer, ...] = ()
@@ -321,6 +332,11 @@ class Enrolled(Card, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
+
+
+def chain(before: str, answer: Answer) -> str:
+    """The chain of a hub's answers to one site with this one at its end; that of none is empty."""
+    return hashlib.sha256(before.encode() + canonical(answer)).hexdigest()
 
 
 def canonical(card: Card) -> bytes:
