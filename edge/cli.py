@@ -27,6 +27,7 @@ COMMANDS = {
     "audit": "edge.ledger:commands",
     "commission": "edge.commission:commission",
     "drift": "edge.drift:drift",
+    "hub": "web.hub.serve:hub",
     "bench": "edge.bench:bench",
 }
 

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 THREADS = 4
 BODY_BYTES = 16 * 1024
 """No form of the box is larger."""
+SECONDS = 10.0
+"""So long a connection may be silent."""
 
 
 class Tls(Adapter):
@@ -41,7 +43,7 @@ class Tls(Adapter):
         self._clock = clock
         self.join_port = 0 if config.web.join_port == "none" else config.web.join_port
         self.trust = trust.ensure(Path(config.state), config.web.names, None, clock())
-        self.context = _context(self.trust)
+        self.context = context(self.trust.file)
 
     def bind(self, sock: Any) -> Any:
         """The listening socket stays as it is."""
@@ -53,7 +55,7 @@ class Tls(Adapter):
         if self.trust.due(at) or not self.trust.covers(address):
             try:
                 self.trust = trust.ensure(Path(self._config.state), self._config.web.names, address, at)
-                self.context = _context(self.trust)
+                self.context = context(self.trust.file)
             except OSError:  # a full disk: the old certificate is better than none
                 log.exception("the certificate could not be made anew")
         secured = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
@@ -97,11 +99,12 @@ class _Connection(HTTPConnection):
             return
 
 
-def _context(held: trust.Trust) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(held.file)
-    return context
+def context(file: Path) -> ssl.SSLContext:
+    """TLS 1.2 or newer, with the certificate and key of that file."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.load_cert_chain(file)
+    return made
 
 
 def serve(
@@ -112,13 +115,19 @@ def serve(
     stop: threading.Event,
     ready: Callable[[int], None],
     tls: Tls | None = None,
+    *,
+    threads: int = THREADS,
+    body: int = BODY_BYTES,
+    seconds: float = SECONDS,
 ) -> None:
     """Serve an application until `stop` is set; `ready` gets the port once it can be reached.
 
+    No request is longer than `body` bytes, and a connection that is silent for `seconds` is closed.
+
     Raises `Misconfigured` when the address of that setting cannot be used.
     """
-    server = Server((host, port), app, numthreads=THREADS, server_name="Outpost")
-    server.max_request_body_size = BODY_BYTES
+    server = Server((host, port), app, numthreads=threads, server_name="Outpost")
+    server.max_request_body_size, server.timeout = body, seconds
     if tls is not None:
         server.ssl_adapter = tls
         server.ConnectionClass = _Connection

@@ -1,0 +1,84 @@
+"""The hub's application: what boxes and readers ask of it, and what protects it. It keeps nothing between two requests.
+
+Any number of processes may serve it on one database and one store of pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import flask
+from flask import Flask, Response, abort, request
+from werkzeug.exceptions import HTTPException
+
+from edge.errors import OutpostError, Transient
+from web.hub import here, sync
+from web.hub.config import Config
+
+log = logging.getLogger(__name__)
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self';"
+        " font-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Strict-Transport-Security": "max-age=31536000",
+    "Permissions-Policy": (
+        "camera=(), microphone=(), geolocation=(), payment=(), usb=(), serial=(), midi=(), display-capture=()"
+    ),
+}
+
+BODY_BYTES = 16 * 1024
+"""No form is larger; what boxes send has limits of its own."""
+
+MACHINES = (sync,)
+"""Asked by boxes and by other systems, which prove who they are with each request."""
+MODULES = ()
+"""Asked by people; each has a blueprint `pages`."""
+
+
+def create(config: Config) -> Flask:
+    """The hub of these settings. Raises `Misconfigured` or `Tampered`."""
+    app = Flask("web")
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
+    app.extensions[here.NAME] = here.open_hub(config)
+    for module in (*MACHINES, *MODULES):
+        app.register_blueprint(module.pages)
+    app.before_request(_refuse_foreign_forms)
+    app.after_request(_protect)
+    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(OutpostError, _failed)
+    return app
+
+
+def _refuse_foreign_forms() -> None:
+    """Only the hub's own pages may change anything of people; boxes sign what they send."""
+    if request.method in {"GET", "HEAD", "OPTIONS"} or request.blueprint in {module.pages.name for module in MACHINES}:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    own = site == "same-origin" if site else request.headers.get("Origin") == request.host_url.rstrip("/")
+    if not own:
+        abort(403)
+
+
+def _protect(response: Response) -> Response:
+    response.headers.extend(HEADERS)
+    if request.endpoint != "static":
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _refused(error: HTTPException) -> flask.typing.ResponseReturnValue:
+    if error.response is not None:
+        return error.response
+    return f"{error.description}\n", error.code or 500, {"Content-Type": "text/plain; charset=utf-8"}
+
+
+def _failed(error: OutpostError) -> flask.typing.ResponseReturnValue:
+    """Nothing was committed: whoever asked may ask again."""
+    log.error("%s: %s", error.key, error)
+    return f"{error}\n", 507 if isinstance(error, Transient) else 503, {"Content-Type": "text/plain; charset=utf-8"}

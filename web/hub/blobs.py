@@ -1,0 +1,130 @@
+"""Where pictures are kept: each under the name of its SHA-256, growing byte by byte while its box sends it.
+
+A write is durable when it returns; only then may a caller say so. A name that is whole has been checked against its hash.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+from edge.errors import Transient
+from web.hub.config import Config
+
+NAME = re.compile("[a-z0-9_-]{1,63}/[0-9a-f]{64}")
+"""Programme and hash."""
+
+
+class Blobs(abc.ABC):
+    """A store of objects; any number of threads may use it."""
+
+    @abc.abstractmethod
+    def write(self, name: str, offset: int, data: bytes) -> None:
+        """Put bytes durably where those before them end; the same again changes nothing. Raises `Transient`."""
+
+    @abc.abstractmethod
+    def finish(self, name: str, size: int) -> bool:
+        """Check the bytes so far against the hash, and seal them; False where they are not what their name says: they are gone."""
+
+    @abc.abstractmethod
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes from one offset to another, as far as they are here."""
+
+
+class Files(Blobs):
+    """Objects as files below a folder: `ab/abcd…`, and `ab/abcd….part` before they are whole."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def write(self, name: str, offset: int, data: bytes) -> None:
+        """Bytes, then the file's own name, synced."""
+        path = self._path(name)
+        if path.exists():
+            return
+        part = path.with_suffix(".part")
+        first = offset == 0 or not part.exists()
+        try:
+            if first:
+                self._folder(part.parent)
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                while data:
+                    written = os.pwrite(handle, data, offset)
+                    offset, data = offset + written, data[written:]
+                os.fdatasync(handle)
+            finally:
+                os.close(handle)
+            if first:
+                _sync(part.parent)
+        except OSError as error:
+            raise Transient(f"A picture cannot be kept now ({error.strerror}).") from error
+
+    def finish(self, name: str, size: int) -> bool:
+        """Give the file the name of what is whole."""
+        path = self._path(name)
+        if path.exists():
+            return True
+        part = path.with_suffix(".part")
+        try:
+            with part.open("r+b") as file:
+                file.truncate(size)  # what lies behind was never said to be here
+                if hashlib.file_digest(file, "sha256").hexdigest() != path.name:
+                    part.unlink()
+                    _sync(part.parent)
+                    return False
+                os.fsync(file.fileno())
+            part.rename(path)
+            _sync(path.parent)
+        except FileNotFoundError:
+            return path.exists()  # another connection of the same box was faster
+        except OSError as error:
+            raise Transient(f"A picture cannot be kept now ({error.strerror}).") from error
+        return True
+
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """Of the whole file, or of its beginning."""
+        path = self._path(name)
+        for one in (path, path.with_suffix(".part"), path):  # it may be sealed in between
+            try:
+                with one.open("rb") as file:
+                    return os.pread(file.fileno(), max(0, stop - start), start)
+            except FileNotFoundError:
+                continue
+        return b""
+
+    def free_mib(self) -> int:
+        """Free space on the disk in MiB."""
+        return shutil.disk_usage(self.root).free // 2**20
+
+    def _path(self, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise ValueError(name)
+        programme, _, sha256 = name.partition("/")
+        return self.root / programme / sha256[:2] / sha256
+
+    def _folder(self, folder: Path) -> None:
+        """Make a folder, and its name durable."""
+        if not folder.exists():
+            if folder.parent != self.root:
+                self._folder(folder.parent)
+            folder.mkdir(exist_ok=True, mode=0o700)
+            _sync(folder.parent)
+
+
+def open_blobs(config: Config) -> Blobs:
+    """The store that the settings name. Raises `Misconfigured` when it cannot be used."""
+    return Files(Path(config.state) / "objects")
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,59 @@
+"""What a request needs of the hub: settings, database, pictures, keys."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import current_app
+
+from edge.stages.parcel import Keys
+from web.hub import blobs as pictures
+from web.hub import keys as own
+from web.hub.blobs import Blobs
+from web.hub.config import Config
+from web.hub.store import Store, open_store
+from web.hub.tasks import Rules
+
+NAME = "outpost.hub"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A hub at work."""
+
+    config: Config
+    store: Store
+    blobs: Blobs
+    keys: Keys
+    rules: Rules
+
+
+def open_hub(config: Config) -> Hub:
+    """The hub of these settings. Raises `Misconfigured` or `Tampered`."""
+    held = own.keys(Path(config.state))
+    secret = hashlib.sha256(b"outpost sample" + held.signing.private_bytes_raw()).digest()
+    return Hub(config, open_store(config), pictures.open_blobs(config), held, Rules(config.policy, secret))
+
+
+def hub() -> Hub:
+    """The hub that answers this request."""
+    held = current_app.extensions[NAME]
+    assert isinstance(held, Hub)
+    return held
+
+
+def config() -> Config:
+    """The hub's settings."""
+    return hub().config
+
+
+def store() -> Store:
+    """The hub's database."""
+    return hub().store
+
+
+def blobs() -> Blobs:
+    """The hub's pictures."""
+    return hub().blobs

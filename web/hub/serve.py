@@ -1,0 +1,186 @@
+"""`outpost hub`: the hub, and what is done with it at its command line."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import Flask
+
+from edge import box
+from edge.errors import Misconfigured
+from web import server
+from web.hub import app, here, keys, sites
+from web.hub.config import Config, load
+from web.hub.records import Site
+from web.hub.store import PROGRAMME, Store, now, open_store
+
+BODY_BYTES = 64 << 20
+"""No request is longer."""
+SITE = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class Tls(server.Tls):
+    """TLS with the certificate of a file, read anew once that has changed."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self.join_port = file, 0
+        try:
+            self._written, self.context = file.stat().st_mtime_ns, server.context(file)
+        except OSError as error:
+            raise Misconfigured(f"web.certificate: {file} cannot be used ({error}).") from None
+
+    def wrap(self, sock: Any) -> tuple[Any, dict[str, str]]:
+        """Prepare a connection; it is spoken to in its own thread, so that a slow one delays nobody."""
+        if (written := self._file.stat().st_mtime_ns) != self._written:
+            self._written, self.context = written, server.context(self._file)
+        secured = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        return secured, {"wsgi.url_scheme": "https", "HTTPS": "on"}
+
+
+def run(config: Config, stop: threading.Event, ready: Callable[[int], None]) -> None:
+    """Serve the hub over TLS until `stop` is set; `ready` gets the port once it can be reached. Raises `Misconfigured`."""
+    made: Flask = app.create(config)
+    held = made.extensions[here.NAME]
+    with closing(held.store):
+        server.serve(
+            made,
+            "web.port",
+            config.web.host,
+            config.web.port,
+            stop,
+            ready,
+            Tls(certificate(config)),
+            threads=config.web.threads,
+            body=BODY_BYTES,
+            seconds=config.web.seconds,
+        )
+
+
+def certificate(config: Config) -> Path:
+    """The certificate that the hub shows, with its key: that of the settings, else its own."""
+    return (
+        Path(config.web.certificate)
+        if config.web.certificate
+        else keys.certificate(Path(config.state), config.web.names)
+    )
+
+
+@click.group()
+@click.pass_context
+def hub(ctx: click.Context) -> None:
+    """Keep what boxes send, let teleradiologists read it, and send their reads back."""
+    ctx.obj = load(ctx.obj)
+
+
+@hub.command()
+@click.pass_obj
+def serve(config: Config) -> None:
+    """Serve boxes and readers until stopped."""
+    stop = box.stop_on_signal()
+
+    def ready(port: int) -> None:
+        host = config.web.names[0] if config.web.host in ("0.0.0.0", "::") else config.web.host  # noqa: S104  compared only
+        click.echo(f"Hub     https://{host}:{port}/")
+
+    run(config, stop, ready)
+
+
+def programme_of(store: Store, name: str) -> str:
+    """The programme of that name, or the only one there is. Raises `click.UsageError`."""
+    with store.reading() as db:
+        known = sites.programmes(db)
+    if name in known:
+        return name
+    if name or len(known) != 1:
+        listed = f"There are: {', '.join(known)}." if known else "Make one: outpost hub programme NAME."
+        raise click.UsageError(f"Which programme? Say it with --programme. {listed}")
+    return known[0]
+
+
+programme_option = click.option("--programme", default="", help="The programme; needed where the hub has several.")
+
+
+@hub.command()
+@click.argument("name")
+@click.option("--title", default="", help="What people call it.")
+@click.pass_obj
+def programme(config: Config, name: str, title: str) -> None:
+    """Make a programme: sites and readers of one know nothing of another."""
+    if not PROGRAMME.fullmatch(name):
+        raise click.UsageError("A programme's name has small letters, digits, - and _ only.")
+    with closing(open_store(config)) as store, store.transaction() as db:
+        sites.add_programme(db, name, title or name)
+    click.echo(f"Programme {name}. Next: outpost hub enrol SITE --programme {name}")
+
+
+@hub.command()
+@click.argument("site")
+@click.option("--title", default="", help="What people call the clinic.")
+@click.option("--language", default="", help="The language its people read: en, fr, es, pt, sw, ar.")
+@click.option("--timezone", default="", help="The time its clocks show, such as Africa/Lagos.")
+@click.option(
+    "--country", default="", help="Its country, two letters (ISO 3166-1): where a reader's licence must hold."
+)
+@programme_option
+@click.pass_obj
+def enrol(config: Config, site: str, title: str, language: str, timezone: str, country: str, programme: str) -> None:
+    """Make a one-time code that joins a clinic's box to this hub; type it there: outpost enrol CODE.
+
+    Options that are left out stay as they are. A box that is enrolled takes the place of the site's earlier one.
+    """
+    if not SITE.fullmatch(site):
+        raise click.UsageError("A site's name has letters, digits, - and _ only.")
+    pin = keys.pin(certificate(config))
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.transaction(of) as db:
+            known = sites.get(db, site) or Site(programme=of, name=site, title=site, language="en", timezone="UTC")
+            said = Site(
+                programme=of,
+                name=site,
+                title=title or known.title,
+                language=language or known.language,
+                timezone=timezone or known.timezone,
+                country=country.upper() or known.country,
+            )
+            sites.add(db, said)
+        with store.transaction() as db:
+            code = sites.invite(db, of, site, now())
+    click.echo(f"{code}.{pin}" if pin else code)
+    click.echo(f"Good for {sites.CODE_SECONDS // 86400} days and one box. On the box: outpost enrol CODE", err=True)
+
+
+@hub.command("sites")
+@programme_option
+@click.pass_obj
+def listed(config: Config, programme: str) -> None:
+    """List the sites, and when their boxes were last heard of."""
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.reading(of) as db:
+            contacts = sites.contacts(db)
+    for one in contacts:
+        since = "never" if one.heard_at is None else f"{(now() - one.heard_at) / 60:.0f} min ago"
+        unsent = "" if one.status is None else f", {one.status.unsent} unsent"
+        click.echo(f"{one.site.name:20} {one.site.title:30} {since}{unsent}")
+
+
+@hub.command()
+@click.argument("site")
+@programme_option
+@click.pass_obj
+def revoke(config: Config, site: str, programme: str) -> None:
+    """Refuse a site's box from now on: it was lost or stolen. A new code enrols another."""
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.transaction() as db:
+            number = sites.revoke(db, of, site, now())
+    if not number:
+        raise click.UsageError(f"No box is enrolled at {site}.")
+    click.echo(f"The box of {site} is refused from now on.")
