@@ -115,6 +115,10 @@ KINDS: dict[Event, Kind] = {
     Event.MODEL_CHANGED: Kind(Family.SECURITY_ALERT, "E", "Another model is in use", "110131", person=False),
     Event.CALIBRATION_PROPOSED: Kind(Family.SECURITY_ALERT, "E", "A calibration of this site was proposed", "110132"),
     Event.ACCEPTED: Kind(Family.SECURITY_ALERT, "E", "A model was accepted for this site", "110132"),
+    Event.TEST_PASSED: Kind(Family.SECURITY_ALERT, "E", "A film of the daily test passed", "110141", person=False),
+    Event.TEST_FAILED: Kind(
+        Family.SECURITY_ALERT, "E", "A film of the daily test failed, so the AI stopped", "110142", 8, person=False
+    ),
     Event.DRIFT_FOUND: Kind(
         Family.SECURITY_ALERT, "E", "Films are no longer such as they were", "110142", 4, person=False
     ),

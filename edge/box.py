@@ -23,7 +23,7 @@ from edge import config as settings
 from edge import words
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered, Transient
-from edge.state import audit, notices, queue, settled
+from edge.state import audit, notices, phantoms, queue, settled
 from edge.state.store import now, open_store, transaction
 
 log = logging.getLogger(__name__)
@@ -97,13 +97,14 @@ class WorkerProcess(Child):
         """Why the AI is stopped (safe mode), in words; empty while it works."""
 
     def _look(self, store: sqlite3.Connection, process: subprocess.Popen[bytes]) -> None:
-        if queue.overdue(store, now()):
+        if queue.overdue(store, now()) or phantoms.overdue(store, now()):
             log.error("the worker has been on one film for too long; it is started again")
             process.kill()
 
     def _ended(self, store: sqlite3.Connection, status: int) -> None:
         with transaction(store):  # else the next worker, while it starts, is taken for the one whose lease ran out
             queue.release(store, "the worker was stopped before it was done")
+            phantoms.release(store)
         if status in (Misconfigured.exit_status, Tampered.exit_status):
             self._safe_mode(store)
 

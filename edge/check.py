@@ -11,15 +11,16 @@ from typing import TypeVar
 
 import click
 
-from edge import setup, syslog, words
+from edge import phantom, setup, syslog, words
 from edge.cli import config_of
 from edge.config import Config, DicomSink, FolderSink, Hl7Sink, Sink
 from edge.errors import Misconfigured, OutpostError, Tampered, Transient
 from edge.records import Role
-from edge.state import acceptances, accounts, forwarding, trust
+from edge.state import acceptances, accounts, forwarding, phantoms, trust
 from edge.state import audit as ledger
 from edge.state.objects import Objects
 from edge.state.store import BUILT, now, open_store
+from models.bundle import Mismatch, load
 
 T = TypeVar("T")
 
@@ -97,6 +98,31 @@ def model(config: Config) -> str:
     return f"{reader.name}, operating point {reader.operating_point}, self-test passed; {use}"
 
 
+def daily(config: Config) -> str:
+    """The daily test films come out of the whole way, from the DICOM port to the report, as they should."""
+    from edge import passport
+
+    try:
+        bundle = load(passport.folder(config))
+    except (Mismatch, OSError, ValueError):
+        return "comes once the model can be used"
+    with closing(open_store(Path(config.state))) as store:
+        last, found = phantoms.newest(store, bundle.digest), phantoms.verdict(store, bundle.digest)
+    if found is not None and found.why:
+        raise Tampered(
+            f"the AI is stopped: {found.why} ({found.at:%Y-%m-%d %H:%M}). Start the box again; "
+            "if that does not help, install the model again or have the board exchanged."
+        )
+    if last is None:
+        return "comes once the box runs"
+    if found is None or now() - found.at > phantom.LATE:
+        raise Misconfigured(
+            f"no test film has come through since {found.at if found else last.made_at:%Y-%m-%d %H:%M}. "
+            "Are both intake and worker running?"
+        )
+    return f"passed {found.at:%Y-%m-%d %H:%M}, off by {found.off:.4f}, {bundle.manifest.self_test.tolerance} allowed"
+
+
 def ports(config: Config) -> str:
     """The ports are this box's to use, or its services are on them."""
     answers = []
@@ -171,7 +197,18 @@ def orders(config: Config) -> str:
     raise Transient(_trouble(config.ris.ae_title, place, words.RIS[answer.trouble], answer.detail))
 
 
-CHECKS: tuple[Callable[[Config], str], ...] = (state, disk, clock, certificate, people, model, ports, audit, orders)
+CHECKS: tuple[Callable[[Config], str], ...] = (
+    state,
+    disk,
+    clock,
+    certificate,
+    people,
+    model,
+    daily,
+    ports,
+    audit,
+    orders,
+)
 
 
 @click.command()

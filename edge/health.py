@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from edge import passport, phantom
 from edge.config import Config
-from edge.state import arrivals, audit, trust
+from edge.errors import Tampered
+from edge.state import arrivals, audit, phantoms, trust
 from edge.state.audit import Event
 from edge.state.objects import Objects
 
@@ -114,6 +117,23 @@ def certificate(state: Path, at: datetime) -> Reading:
     if last - at < trust.LEAF:
         return Reading("certificate", "ending", Level.LOOK, {"until": last})
     return Reading("certificate", "good", Level.GOOD, values)
+
+
+def daily(config: Config, store: sqlite3.Connection, at: datetime) -> Reading:
+    """Whether the daily test films come out of the whole way as they should."""
+    try:
+        manifest = (passport.folder(config) / "manifest.toml").read_bytes()
+    except (OSError, Tampered):
+        return Reading("daily", "none", Level.UNKNOWN, {})
+    digest = hashlib.sha256(manifest).hexdigest()
+    last, found = phantoms.newest(store, digest), phantoms.verdict(store, digest)
+    if found is not None and found.why:
+        return Reading("daily", "failed", Level.ACT, {"at": found.at})
+    if found is not None and at - found.at <= phantom.LATE:
+        return Reading("daily", "passed", Level.GOOD, {"at": found.at})
+    if last is None or at - last.made_at <= phantom.LATE:
+        return Reading("daily", "none", Level.UNKNOWN, {})
+    return Reading("daily", "late", Level.LOOK, {"at": last.made_at if found is None else found.at})
 
 
 def starts(store: sqlite3.Connection) -> Reading:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pydicom import Dataset, dcmread
 
-from edge import ordering, trial
+from edge import ordering, phantom, trial
 from edge.config import Config, DicomSink
 from edge.errors import Misconfigured, Transient
 from edge.records import Urgency
@@ -104,6 +104,8 @@ class Intake:
         """Answer a C-STORE request (PS3.7 9.1.1): success only after file, name and row are durable."""
         request = cast("C_STORE", event.request)
         try:
+            if phantom.arrives(self.store, self.objects, event.dataset_path):
+                return SUCCESS
             self.accept(
                 event.dataset_path,
                 str(request.AffectedSOPInstanceUID),
@@ -132,10 +134,10 @@ class Intake:
         return SUCCESS if known else INVALID_ARGUMENT, None
 
     def callers(self) -> list[str]:
-        """The AE titles that may call, where some are named: those that send films, and each PACS that commits to results."""
+        """The AE titles that may call, where some are named: those that send films, each PACS that commits to results, the box."""
         named = self.config.intake.calling_ae_titles
         pacs = [sink.ae_title for sink in self.config.sinks if isinstance(sink, DicomSink) and sink.commitment]
-        return sorted({*named, *pacs}) if named else []
+        return sorted({*named, *pacs, self.config.intake.ae_title}) if named else []
 
     def find_orders(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
         """Answer a C-FIND request of the modality worklist; see `edge.ordering.find`."""
@@ -261,9 +263,11 @@ def run(config: Config, stop: threading.Event, ready: Callable[[int], None] = la
     with closing(intake.store):
         ae = intake.listen()
         try:
-            ready(ae._servers[0].server_address[1])
+            port = ae._servers[0].server_address[1]
+            ready(port)
             watches = [Watch(intake, Path(folder)) for folder in config.intake.watch]
             while not stop.wait(WATCH_SECONDS):
+                phantom.send(config, intake.store, intake.objects, port)
                 for watch in watches:
                     watch.look()
         finally:

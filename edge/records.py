@@ -52,6 +52,7 @@ class Reason(StrEnum):
     ROTATED = "rotated"
     OUT_OF_DISTRIBUTION = "out_of_distribution"
     PROCESSING_FAILED = "processing_failed"
+    AI_STOPPED = "ai_stopped"
 
 
 class Urgency(StrEnum):

@@ -12,11 +12,14 @@ from edge.errors import Transient
 AE_TITLE = "OUTPOST_DEMO"
 
 
-def send(host: str, port: int, ae_title: str, path: Path) -> None:
-    """Send a DICOM file in its own transfer syntax. Raises `Transient` unless it was answered with success."""
+def send(host: str, port: int, ae_title: str, path: Path, calling: str | None = None) -> None:
+    """Send a DICOM file in its own transfer syntax, under the calling AE title if one is given.
+
+    Raises `Transient` unless it was answered with success.
+    """
     _config.STORE_SEND_CHUNKED_DATASET = True  # from the file, undecoded: a damaged film arrives as damaged as it is
     meta = read_file_meta_info(path)
-    ae = AE(AE_TITLE)
+    ae = AE(calling or AE_TITLE)
     ae.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
     association = ae.associate(host, port, ae_title=ae_title)
     if not association.is_established:

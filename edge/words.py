@@ -70,6 +70,10 @@ REASONS: dict[Reason, tuple[str, str]] = {
         "The box failed on this film three times.",
         "A person reads it; tell the technician.",
     ),
+    Reason.AI_STOPPED: (
+        "The box’s daily test of the AI has failed, so the AI is stopped.",
+        "A person reads it; tell the technician. It is assessed by itself once the AI passes its test.",
+    ),
 }
 
 TROUBLES: dict[Trouble, tuple[str, str]] = {

@@ -16,19 +16,20 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge import acceptance, authorities, memory, ordering, passport, surveillance
+from edge import acceptance, authorities, memory, ordering, passport, phantom, surveillance
 from edge import config as settings
 from edge.box import orphaned
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
 from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition, Signals
 from edge.stages import decide, decode, gate, header, match
-from edge.state import arrivals, audit, notices, orders, outbox, queue, results, scores
+from edge.state import arrivals, audit, notices, orders, outbox, phantoms, queue, results, scores
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
 from edge.validity.calibration import Calibration
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 PREVIEW_SIDE = 1024
 RETRY_DELAY = timedelta(seconds=2)
+TEST_SECONDS = 60.0
+"""So often it is asked whether the daily test is due."""
 
 
 class Reader:
@@ -176,11 +179,14 @@ class Worker:
         self.store = store
         self.objects = Objects(Path(config.state))
         self.reader = open_reader(config, store)
+        self._tested = False
+        """Whether this process has made a test of its own, beside those of each night."""
 
     def step(self) -> bool:
         """Do one job if one is due, and say whether there was one."""
         with transaction(self.store):
-            job = queue.claim(self.store, now(), self.config.worker.lease_seconds)
+            but = "score" if self._stopped() else ""
+            job = queue.claim(self.store, now(), self.config.worker.lease_seconds, but)
         if job is None:
             return False
         if job.attempts > queue.ATTEMPTS:
@@ -204,6 +210,10 @@ class Worker:
         path = self.objects.path(arrivals.read(row).sha256)
         order = orders.of_film(self.store, job.arrival_id)
         assessment = assess(path, self.reader, row["supplied_age"], order)
+        if self._stopped() and assessment.decision.refusal is None:
+            refusal = Refusal(Reason.AI_STOPPED, "the daily test has failed: `outpost check` says how")
+            refused = decide.refuse(refusal, self.reader.name, self.reader.device_uid)
+            assessment = Assessment(assessment.header, refused, None, assessment.milliseconds)
         self._commit(job, assessment, render=assessment.decision.refusal is None or _has_picture(assessment.decision))
 
     def _commit(self, job: Job, assessment: Assessment, render: bool) -> None:
@@ -268,9 +278,40 @@ class Worker:
         audit.append(self.store, audit.Event.ASSESSED, "worker", at, job.arrival_id, **detail)
         film = arrivals.read(arrivals.get(self.store, job.arrival_id))
         if film.source != arrivals.FOR_ACCEPTANCE:
-            surveillance.count_film(self.store, self.config, film.received_at, job.run, assessment)
+            if decision.refusal is None or decision.refusal.reason is not Reason.AI_STOPPED:
+                surveillance.count_film(self.store, self.config, film.received_at, job.run, assessment)
             outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
             ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
+
+    def test(self) -> bool:
+        """Judge a film of the daily test that came in, or make those of the next where it is due; says whether it did."""
+        store, bundle = self.store, self.reader.model.bundle
+        with transaction(store):
+            film = phantoms.claim(store, bundle.digest, now(), self.config.worker.lease_seconds)
+        if film is None:
+            return self._make_test()
+        said = None
+        if film.attempts <= queue.ATTEMPTS:
+            assert film.sha256 is not None
+            try:
+                said = assess(self.objects.path(film.sha256), self.reader)
+            except (MemoryError, OSError, RuntimeError, ValueError):
+                log.exception("test film %d: attempt %d failed", film.id, film.attempts)
+                return True
+        phantom.conclude(self.config, store, bundle, film, said, now())
+        return True
+
+    def _make_test(self) -> bool:
+        store, bundle, zone = self.store, self.reader.model.bundle, ZoneInfo(self.config.site.timezone)
+        last = phantoms.newest(store, bundle.digest)
+        if self._tested and not phantom.due(last.made_at if last else None, self._stopped(), now(), zone):
+            return False
+        phantom.make(store, bundle, now())
+        self._tested = True
+        return True
+
+    def _stopped(self) -> bool:
+        return phantom.stopped(self.store, self.reader.model.bundle)
 
     def follow(self) -> None:
         """Take the model in use as this site has accepted it, look for drift once a day, try a new model on the films read here."""
@@ -280,7 +321,9 @@ class Worker:
             self.reader.calibration,
         ):
             self.reader = open_reader(self.config, self.store)
-            bundle = self.reader.model.bundle
+            bundle, self._tested = self.reader.model.bundle, False
+            with transaction(self.store):
+                phantom.tell(self.store, bundle, now())
         surveillance.look(self.store, self.reader.device_uid, now())
         with transaction(self.store):
             changed = audit.latest(self.store, audit.Event.MODEL_CHANGED)
@@ -335,10 +378,12 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
     with closing(open_store(Path(config.state))) as store:
         with transaction(store):
             queue.release(store, "the worker stopped before it was done")
+            phantoms.release(store)
         try:
             worker = Worker(config, store)
             with transaction(store):
                 notices.clear(store, "worker")
+                phantom.tell(store, worker.reader.model.bundle, now())
             worker.follow()
             ready()
             _work(worker, stop)
@@ -349,17 +394,23 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
 
 
 def _work(worker: Worker, stop: threading.Event) -> None:
-    store, seen, idle = worker.store, -1, False
+    store, seen, idle, look = worker.store, -1, False, 0.0
     while not stop.is_set() and not orphaned():
         if passport.folder(worker.config) != worker.reader.model.bundle.path:
             worker.follow()  # not even the films that wait already shall still be judged by the model before
         if worker.step():
             idle = False
             continue
+        at = changes(store)
+        if at != seen or time.monotonic() >= look:
+            look = time.monotonic() + TEST_SECONDS
+            if worker.test():
+                idle = False
+                continue
         if not idle:
             memory.give_back()
             idle = True
-        if (at := changes(store)) == seen:
+        if at == seen:
             stop.wait(POLL_SECONDS)
             # a job whose retry is due makes no change in the database: look again every so often
             waiting = store.execute("SELECT 1 FROM job WHERE state IN ('ready', 'leased') LIMIT 1").fetchone()

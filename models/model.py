@@ -141,12 +141,11 @@ class Model:
     def self_test(self) -> None:
         """Compare the network's shapes with the manifest's and this device's outputs with the golden ones. Raises `Mismatch`."""
         self._shapes()
-        with np.load(self.bundle.path / "golden.npz") as golden:
-            expected = golden["probabilities"]
-        found = golden_outputs(self)
-        if found.shape != expected.shape:
-            raise Mismatch(f"golden.npz: shape {expected.shape}, the model gives {found.shape}")
-        worst = float(np.abs(found - expected).max())
+        golden = load_golden(self.bundle)
+        found = golden_outputs(self, golden.films)
+        if found.shape != golden.probabilities.shape:
+            raise Mismatch(f"golden.npz: shape {golden.probabilities.shape}, the model gives {found.shape}")
+        worst = float(np.abs(found - golden.probabilities).max())
         if not worst <= self.manifest.self_test.tolerance:
             raise Mismatch(f"self-test: off by {worst:.4f}, {self.manifest.self_test.tolerance} allowed")
 
@@ -171,11 +170,39 @@ class Model:
                 raise Mismatch(f"gate.npz: {name} is not made for the {features} features of this network")
 
 
-def golden_outputs(model: Model) -> npt.NDArray[np.float64]:
-    """Probabilities (films, findings) of the synthesized films of the self-test."""
+@dataclass(frozen=True)
+class Golden:
+    """The synthesized films of a bundle and what its model says of them; hashed by the manifest like everything else."""
+
+    films: npt.NDArray[np.uint16]
+    """(films, rows, columns): stored values of 12 bits, bones bright, as a modality would send them."""
+    probabilities: npt.NDArray[np.float64]
+    """(films, findings)"""
+
+
+WHITE = 4095
+"""The largest value of 12 bits."""
+
+
+def load_golden(bundle: Bundle) -> Golden:
+    """The golden films of a bundle. Raises `Mismatch` where it has none."""
+    with np.load(bundle.path / "golden.npz") as arrays:
+        if missing := {"films", "probabilities"} - set(arrays.files):
+            raise Mismatch(f"golden.npz: no {', '.join(sorted(missing))}")
+        return Golden(arrays["films"], arrays["probabilities"])
+
+
+def golden_films() -> npt.NDArray[np.uint16]:
+    """Two synthesized films for a new bundle, one with an opacity; they are kept in it, so that every device has the same."""
+    films = [phantom.chest(seed, size=(256, 256), opacity=seed == 1) for seed in range(2)]
+    return np.rint(np.array(films) * WHITE).astype(np.uint16)
+
+
+def golden_outputs(model: Model, films: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
+    """Probabilities (films, findings) that a model gives to the films of its self-test."""
     rows = []
-    for seed in range(2):
-        scores = model.infer(model.prepare(phantom.chest(seed, size=(256, 256), opacity=seed == 1)))
+    for film in films:
+        scores = model.infer(model.prepare(film.astype(np.float32) / np.float32(WHITE)))
         rows.append(
             [
                 model._probability(finding.key, float(scores.logits[finding.output])).value

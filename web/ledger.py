@@ -51,6 +51,8 @@ SAYS: dict[Event, str] = {
     Event.MODEL_CHANGED: N_("Another AI model is in use"),
     Event.CALIBRATION_PROPOSED: N_("Proposed a calibration of the AI from the films read here"),
     Event.ACCEPTED: N_("Accepted the AI model for this site"),
+    Event.TEST_PASSED: N_("Passed a film of the daily test of the AI"),
+    Event.TEST_FAILED: N_("Failed a film of the daily test: the AI is stopped"),
     Event.DRIFT_FOUND: N_("Found that films have changed"),
     Event.DRIFT_ENDED: N_("The alarm about changed films ended"),
     Event.TRIAL_REGISTERED: N_("Registered a trial"),
@@ -73,6 +75,7 @@ PROCESSES = {
     "courier": N_("The box"),
     "intake": N_("The box"),
     "ris": N_("The box"),
+    "phantom": N_("The AI"),
 }
 
 

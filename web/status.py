@@ -60,6 +60,7 @@ def _lines() -> list[Line]:
     return [
         *(Line("notice", _("The box needs help"), Level.ACT, text, "") for text in notices.current(store)),
         _model(),
+        _reading(health.daily(config, store, at)),
         _assessing(),
         _alert(),
         *_ways(),
@@ -255,6 +256,18 @@ _SHOWN: dict[str, Callable[..., str]] = {
 _NOTHING = N_("Nothing to do.")
 
 _READINGS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "daily": (
+        N_("Daily test of the AI"),
+        {
+            "none": (N_("The first test films are still on their way."), _NOTHING),
+            "passed": (N_("The test films came out right at %(at)s."), _NOTHING),
+            "failed": (
+                N_("The test films came out wrong at %(at)s, so the AI is stopped."),
+                N_("Read the films without it, and call the technician now."),
+            ),
+            "late": (N_("No test film has come through since %(at)s."), N_("Tell the technician this week.")),
+        },
+    ),
     "disk": (
         N_("Disk"),
         {

@@ -70,16 +70,22 @@ def _add(connection: sqlite3.Connection, arrival_id: int, kind: str, run: int, p
     )
 
 
-def claim(connection: sqlite3.Connection, at: datetime, seconds: float) -> Job | None:
-    """Lease the next job that is due, most urgent first, for so many seconds; None when there is none.
+def claim(connection: sqlite3.Connection, at: datetime, seconds: float, but: str = "") -> Job | None:
+    """Lease the next job that is due, most urgent first, of any kind `but` one, for so many seconds; None when there is none.
 
     A lease that ran out is due again. The attempt is counted here, so that a job which kills its worker is buried too.
     """
     row = connection.execute(
         "UPDATE job SET state = 'leased', lease = :lease, leased_until = :until, attempts = attempts + 1 WHERE id = ("
-        " SELECT id FROM job WHERE (state = 'ready' AND due_at <= :at) OR (state = 'leased' AND leased_until <= :at)"
+        " SELECT id FROM job WHERE kind <> :but"
+        " AND ((state = 'ready' AND due_at <= :at) OR (state = 'leased' AND leased_until <= :at))"
         " ORDER BY priority, due_at, id LIMIT 1) RETURNING id, arrival_id, kind, run, attempts, lease",
-        {"at": at.isoformat(), "lease": uuid.uuid4().hex, "until": (at + timedelta(seconds=seconds)).isoformat()},
+        {
+            "but": but,
+            "at": at.isoformat(),
+            "lease": uuid.uuid4().hex,
+            "until": (at + timedelta(seconds=seconds)).isoformat(),
+        },
     ).fetchone()
     return None if row is None else Job(**row)
 

@@ -126,6 +126,17 @@ def latest(connection: sqlite3.Connection, outcome: Outcome, device_uid: str) ->
     return [(row["arrival_id"], row["run"]) for row in rows]
 
 
+def refused(connection: sqlite3.Connection, reason: Reason) -> list[int]:
+    """The films whose latest outcome is *could not assess* for this reason, oldest first."""
+    rows = connection.execute(
+        "SELECT arrival_id FROM result WHERE outcome = 'could_not_assess' AND decision ->> '$.refusal.reason' = ?"
+        " AND run = (SELECT MAX(run) FROM result AS other WHERE other.arrival_id = result.arrival_id)"
+        " ORDER BY arrival_id",
+        (reason,),
+    )
+    return [row["arrival_id"] for row in rows]
+
+
 _LATEST = "(SELECT MAX(run) FROM result WHERE result.arrival_id = arrival.id)"
 _FILMS = f"""
 SELECT {arrivals.COLUMNS}, COALESCE(result.run, 0) AS run,

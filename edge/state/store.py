@@ -23,6 +23,7 @@ from edge.state import (
     notices,
     orders,
     outbox,
+    phantoms,
     queue,
     reads,
     results,
@@ -47,6 +48,7 @@ MIGRATIONS: tuple[str, ...] = (
     calibrations.TABLE,
     drift.TABLE,
     trials.TABLE,
+    phantoms.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from models import phantom, platt
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
-from models.model import Model, golden_outputs
+from models.model import Model, golden_films, golden_outputs
 from models.training import card, evaluate, films, gate, heads, network, sign
 
 SEED = 20261123
@@ -154,7 +154,8 @@ def bundle(work: Path, out: Path) -> None:
     )
     _write(manifest, out, ("model.onnx", "gate.npz"))
     model = Model(load(out))
-    np.savez(out / "golden.npz", probabilities=golden_outputs(model))
+    golden = golden_films()
+    np.savez_compressed(out / "golden.npz", films=golden, probabilities=golden_outputs(model, golden))
     _write(manifest, out, ("model.onnx", "gate.npz", "golden.npz"))
     model = Model(load(out))
     model.self_test()

@@ -65,8 +65,7 @@ def test_a_manifest_that_contradicts_itself(tmp_path: Path, old: str, new: str, 
 
 
 def test_a_model_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chest = phantom.chest
-    monkeypatch.setattr("models.model.phantom.chest", lambda seed, size, opacity: 1 - chest(seed, size))
+    monkeypatch.setattr("models.model.prepare", lambda gray, size: prepare(1 - gray, size))
     with pytest.raises(Mismatch, match="self-test"):
         Model(load(SHIPPED)).self_test()
 
