@@ -22,8 +22,10 @@ class Objects:
         self.root = state / "objects"
         self.incoming = state / "incoming"
         """Unfinished files, on the same file system; whatever lies here at start was never acknowledged."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.incoming.mkdir(parents=True, exist_ok=True)
+        for folder in (self.root, self.incoming):
+            if not folder.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                _sync_folder(state)
 
     def path(self, sha256: Sha256) -> Path:
         """Where the file of that name lies, whether or not it exists."""

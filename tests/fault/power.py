@@ -43,17 +43,21 @@ class Disk:
     """What of a folder is durable for certain."""
 
     root: Path
-    at: Callable[[str], None] = lambda step: None
-    """Called before and after each durable step, with its name."""
+    at: Callable[[str, Path], None] = lambda step, file: None
+    """Called before and after each durable step, with its name and the file that it is about."""
     _bytes: dict[int, bytes] = field(default_factory=dict)
     """By inode, a file as it was when it was last synced."""
     _names: dict[Path, dict[str, int]] = field(default_factory=dict)
     """By folder, what was in it when it was last synced."""
 
     def __post_init__(self) -> None:
-        for folder in (self.root, *(path for path in self.root.rglob("*") if path.is_dir())):
+        self.settle(self.root)
+
+    def settle(self, of: Path) -> None:
+        """Everything in a folder is durable by now."""
+        for folder in (of, *(path for path in of.rglob("*") if path.is_dir())):
             self._sync_folder(folder)
-        for file in self._files().values():
+        for file in _files(of).values():
             self._sync_file(file)
 
     @contextmanager
@@ -62,13 +66,20 @@ class Disk:
         disk = self
 
         class Connection(sqlite3.Connection):
+            def __init__(self, file: Any, *values: Any, **named: Any) -> None:
+                super().__init__(file, *values, **named)
+                self.file = Path(file)
+
             def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-                if statement.strip().upper().startswith("COMMIT"):
-                    return disk._step("commit", lambda: super(Connection, self).execute(statement, *values), disk._log)
-                return super().execute(statement, *values)
+                run = super().execute
+                if not statement.startswith("COMMIT"):
+                    return run(statement, *values)
+                return disk._step(
+                    "commit", self.file, lambda: run(statement, *values), lambda: disk._committed(self.file)
+                )
 
             def commit(self) -> None:
-                disk._step("commit", super().commit, disk._log)
+                disk._step("commit", self.file, super().commit, lambda: disk._committed(self.file))
 
         fsync, fdatasync, rename, replace, connect = os.fsync, os.fdatasync, os.rename, os.replace, sqlite3.connect
 
@@ -76,12 +87,14 @@ class Disk:
             def run(descriptor: Any) -> None:
                 number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
                 path = Path(f"/proc/self/fd/{number}").readlink()
-                self._step(f"sync {path.name}", lambda: sync(number), lambda: self._synced(path))
+                self._step("sync", path, lambda: sync(number), lambda: self._synced(path))
 
             return run
 
         def moved(move: Callable[..., None]) -> Callable[..., None]:
-            return lambda *names, **named: self._step("rename", lambda: move(*names, **named), lambda: None)
+            return lambda *names, **named: self._step(
+                "rename", Path(names[1]), lambda: move(*names, **named), lambda: None
+            )
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "fsync", synced(fsync))
@@ -93,16 +106,16 @@ class Disk:
             )
             yield self
 
-    def _step(self, name: str, run: Callable[[], Any], durable: Callable[[], None]) -> Any:
-        self.at(f"before {name}")
+    def _step(self, name: str, file: Path, run: Callable[[], Any], durable: Callable[[], None]) -> Any:
+        if not file.is_relative_to(self.root):
+            return run()
+        self.at(f"before {name}", file)
         result = run()
         durable()
-        self.at(f"after {name}")
+        self.at(f"after {name}", file)
         return result
 
     def _synced(self, path: Path) -> None:
-        if not path.is_relative_to(self.root):
-            return
         if path.is_dir():
             self._sync_folder(path)
         else:
@@ -114,24 +127,20 @@ class Disk:
     def _sync_folder(self, folder: Path) -> None:
         self._names[folder] = {entry.name: entry.stat().st_ino for entry in folder.iterdir()}
 
-    def _log(self) -> None:
-        """A commit has synced SQLite's log and, where it began a file, its folder."""
-        for file in self._files().values():
-            if _of_sqlite(file):
-                self._sync_file(file)
-                self._names[file.parent][file.name] = file.stat().st_ino
+    def _committed(self, file: Path) -> None:
+        """A commit has synced SQLite's log."""
+        log = file.with_name(file.name + "-wal")
+        if log.exists():
+            self._sync_file(log)
 
-    def _files(self) -> dict[int, Path]:
-        return {path.stat().st_ino: path for path in self.root.rglob("*") if path.is_file()}
-
-    def after_cut(self, to: Path, data: Data, names: Names, seed: int = 0) -> Path:
-        """The folder as the disk may have it if the power went now, as a copy at `to`."""
-        files, chance = self._files(), random.Random(seed)
+    def after_cut(self, to: Path, data: Data, names: Names, seed: int = 0, of: Path | None = None) -> Path:
+        """The folder, or one within it, as the disk may have it if the power went now, as a copy at `to`."""
+        files, chance = _files(self.root), random.Random(seed)
         gone = set(self._bytes) - set(files)
         if names is Names.KEPT:
             for number in gone:  # its number may be given to another file
                 del self._bytes[number]
-        self._lay(self.root, to, files, data, names, chance)
+        self._lay(of or self.root, to, files, data, names, chance)
         return to
 
     def _lay(
@@ -164,6 +173,10 @@ class Disk:
         )
         rest = len(written) - same
         return written[:same] + (bytes(rest) if data is Data.ZEROS else chance.randbytes(rest))
+
+
+def _files(folder: Path) -> dict[int, Path]:
+    return {path.stat().st_ino: path for path in folder.rglob("*") if path.is_file()}
 
 
 def _of_sqlite(file: Path) -> bool:

@@ -30,9 +30,9 @@ def whole(folder: Path) -> set[str]:
 def cuts(disk: Disk, to: Path, look: Callable[[Path, str], None]) -> None:
     """At every durable step from now on, put the disk in each state that it may be in and look at it."""
 
-    def at(step: str) -> None:
+    def at(step: str, file: Path) -> None:
         for number, (data, names) in enumerate(WORST):
-            look(disk.after_cut(to, data, names, number), f"{step}, data {data}, names {names}")
+            look(disk.after_cut(to, data, names, number), f"{step} of {file.name}, data {data}, names {names}")
             remove(to)
 
     disk.at = at
@@ -40,7 +40,7 @@ def cuts(disk: Disk, to: Path, look: Callable[[Path, str], None]) -> None:
 
 def test_the_box_s_objects(tmp_path: Path) -> None:
     state = tmp_path / "box"
-    objects = Objects(state)
+    state.mkdir()
     acknowledged: set[str] = set()
     seen: list[str] = []
 
@@ -50,6 +50,7 @@ def test_the_box_s_objects(tmp_path: Path) -> None:
 
     with (disk := Disk(state)).installed():
         cuts(disk, tmp_path / "after", look)
+        objects = Objects(state)
         for data in CHUNKS:
             acknowledged.add(objects.put(data).sha256)
     assert len(seen) >= len(CHUNKS) * len(WORST) * 6  # sync, rename, sync of the folder: before and after each
