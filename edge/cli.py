@@ -29,6 +29,8 @@ COMMANDS = {
     "drift": "edge.drift:drift",
     "hub": "web.hub.serve:hub",
     "bench": "edge.bench:bench",
+    "flash": "firmware.flash:flash",
+    "provision": "firmware.provision:provision",
 }
 
 PICTURELESS = {"serve", "intake", "web"}

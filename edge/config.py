@@ -21,7 +21,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the clinic is called, and which time its clocks show."""
+    """What the clinic is called, which time its clocks show, and what is spoken there."""
 
     name: Annotated[
         str, Meta(max_length=64, description="The clinic's name, as results that leave the box give it")
@@ -29,6 +29,10 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timezone: Annotated[
         str, Meta(description="Time zone of the clinic's clocks, such as Africa/Lagos; results are dated by it")
     ] = "UTC"
+    language: Annotated[
+        Literal["en", "fr", "es", "pt", "sw", "ar"],
+        Meta(description="Language of a tablet that has chosen none and asks for none of the six"),
+    ] = "en"
 
     def __post_init__(self) -> None:
         """The system knows the time zone."""

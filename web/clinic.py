@@ -102,7 +102,7 @@ def create(config: Config) -> Flask:
     """The clinic's application on the state that `config` names."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = server.BODY_BYTES
-    languages.speak(app)
+    languages.speak(app, config.site.language)
     app.extensions["outpost"] = config
     app.extensions["objects"] = Objects(Path(config.state))
     for phrase in (*phrases.FILTERS, commission.share, fairness.between, fairness.waited):

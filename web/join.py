@@ -34,7 +34,7 @@ HEADERS = {
 def create(config: Config) -> Flask:
     """The join page of a box whose pages are on `config.web.port`."""
     app = Flask(__name__, static_folder=None)
-    languages.speak(app)
+    languages.speak(app, config.site.language)
     app.before_request(_speak)
     app.after_request(_protect)
     static = Path(__file__).parent / "static"

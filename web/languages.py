@@ -1,7 +1,8 @@
-"""The languages that the pages speak; a request's is its person's, else what this browser chose, else what it prefers.
+"""The languages that the pages speak: a request's is its person's, else what this browser chose, else what it prefers.
 
-Texts are in `translations/`, one gettext catalogue a language, made by `build/translate`. Numbers and dates follow CLDR, whose few
-rules for six languages stand here, so that the box needs no locale data; a test holds them against Babel's.
+Where that is none of the six, it is the site's. Texts are in `translations/`, one gettext catalogue a language, made by
+`build/translate`. Numbers and dates follow CLDR, whose few rules for six languages stand here, so that the box needs no locale
+data; a test holds them against Babel's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from flask import Flask, g, has_request_context, request
+from flask import Flask, current_app, g, has_request_context, request
 
 TRANSLATIONS = Path(__file__).parent / "translations"
 DOMAIN = "outpost"
@@ -87,7 +88,7 @@ def current() -> Language:
         chosen = account.language if account else request.cookies.get(COOKIE)
         if chosen not in LANGUAGES:
             chosen = request.accept_languages.best_match(LANGUAGES)
-        g.language = LANGUAGES[chosen or "en"]
+        g.language = LANGUAGES[chosen or current_app.extensions["language"]]
     language = g.language
     assert isinstance(language, Language)
     return language
@@ -104,8 +105,9 @@ def speaking(code: str) -> Iterator[None]:
         g.language = before
 
 
-def speak(app: Flask) -> None:
-    """Let an application's templates speak the language of the request."""
+def speak(app: Flask, language: str = "en") -> None:
+    """Let an application's templates speak the language of the request, and `language` to a browser that asks for none of ours."""
+    app.extensions["language"] = language
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]

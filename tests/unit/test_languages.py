@@ -68,6 +68,16 @@ def test_a_patient_can_be_spoken_to_in_another_language(speaking: Any) -> None:
     assert languages.current().code == "en"
 
 
+@pytest.mark.parametrize(
+    ("asked", "spoken"), [("", "sw"), ("de, nl;q=0.5", "sw"), ("de, ar;q=0.5", "ar"), ("en-GB", "en")]
+)
+def test_a_tablet_that_asks_for_none_of_the_six_is_spoken_to_in_the_sites(asked: str, spoken: str) -> None:
+    app = Flask(__name__)
+    languages.speak(app, "sw")
+    with app.test_request_context(headers={"Accept-Language": asked}):
+        assert languages.current().code == spoken
+
+
 class Pseudo(gettext.NullTranslations):
     """A language in which every text is seen to have gone through the catalogue."""
 

@@ -52,7 +52,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_wheel_has_what_the_box_runs_on(wheel: list[str]) -> None:
     wanted = {
         path.relative_to(ROOT).as_posix()
-        for top in ("edge", "models", "web")
+        for top in ("edge", "models", "web", "firmware")
         for path in tracked()
         if path.is_relative_to(ROOT / top) and not path.is_relative_to(ROOT / "models/training")
     }
@@ -65,7 +65,9 @@ def test_the_wheel_has_what_the_box_runs_on(wheel: list[str]) -> None:
 
 
 def test_the_wheel_has_nothing_else(wheel: list[str]) -> None:
-    assert {name.split("/")[0] for name in wheel} == {"edge", "models", "web", "outpost_cxr-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in wheel} == {
+        "edge", "models", "web", "firmware", "outpost_cxr-0.1.0.dist-info",
+    }  # fmt: skip
     assert not [name for name in wheel if name.startswith("models/training") or "__pycache__" in name]
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
 
@@ -194,7 +196,9 @@ def test_the_box_needs_no_package_under_a_restrictive_licence() -> None:
 
 
 def test_every_folder_says_what_lives_in_it() -> None:
-    missing = [name for name in ("", "edge", "models", "web", "tests") if not (ROOT / name / "README.md").is_file()]
+    missing = [
+        name for name in ("", "edge", "models", "web", "firmware", "tests") if not (ROOT / name / "README.md").is_file()
+    ]
     assert missing == []
 
 

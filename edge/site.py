@@ -1,0 +1,173 @@
+"""The site file: what one box is told about its clinic, signed by whoever prepared it, so that nobody types anything there.
+
+It is TOML that a person can read, as a file or as a QR code. The last line is a comment with the signature (Ed25519, RFC 8032) over
+everything above it and the key that made it. It holds no key of the box: those are made on the box and never leave it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from typing import Annotated
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Meta
+
+from edge import config as settings
+from edge.config import Config, DicomKind, Port
+from edge.errors import Misconfigured, Tampered, Unreadable
+
+FIRST = "# outpost site 1"
+"""The first line; the number is of the form, not of the file."""
+SIGNED = re.compile(rb"^# signed ([A-Za-z0-9+/]{43}=) ([A-Za-z0-9+/]{86}==)$")
+LARGEST = 16 * 1024
+QR = 2331
+"""Bytes that one QR code holds at level M (ISO/IEC 18004 table 7)."""
+
+AeTitle = Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^(?! )[\x20-\x5b\x5d-\x7e]*(?<! )$")]
+"""PS3.5 6.2, AE: no backslash, no control character; spaces at the ends do not count."""
+Address = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9.:-]+$")]
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the box is reached: by cable, with an address that the network gives it or that is written here."""
+
+    address: Annotated[str, Meta(description="Such as 192.168.1.20/24; empty takes what the network gives")] = ""
+    gateway: Annotated[str, Meta(description="Where other networks are, if anywhere")] = ""
+    dns: Annotated[tuple[str, ...], Meta(max_length=3, description="Servers that know names")] = ()
+    time: Annotated[tuple[Address, ...], Meta(max_length=3, description="Servers that know the time")] = ()
+
+    def __post_init__(self) -> None:
+        """Addresses are addresses, and the gateway can be reached."""
+        for one in filter(None, (self.gateway, *self.dns)):
+            ipaddress.ip_address(one)
+        if self.address:
+            own = ipaddress.ip_interface(self.address)
+            if "/" not in self.address:
+                raise ValueError(f"{self.address} has no length of the network; write {self.address}/24, for example")
+            if self.gateway and ipaddress.ip_address(self.gateway) not in own.network:
+                raise ValueError(f"the gateway {self.gateway} is not in the network of {self.address}")
+        elif self.gateway:
+            raise ValueError("a gateway needs an address; leave both out where the network gives them")
+
+
+class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An X-ray unit that sends films, and the service on it that answers an echo."""
+
+    ae_title: Annotated[AeTitle, Meta(description="Its AE title")]
+    host: Annotated[
+        str,
+        Meta(max_length=253, pattern=r"^[A-Za-z0-9.:-]*$", description="Its address; empty where it answers no echo"),
+    ] = ""
+    port: Annotated[Port, Meta(description="Its DICOM port")] = 104
+
+
+class Pacs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An archive that gets results."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=40, description="What people call it")]
+    ae_title: Annotated[AeTitle, Meta(description="Its AE title")]
+    host: Annotated[Address, Meta(description="Its address")]
+    port: Annotated[Port, Meta(description="Its DICOM port")] = 104
+    send: Annotated[tuple[DicomKind, ...], Meta(min_length=1, description="Which objects it gets")] = ("sr", "sc")
+
+
+class Dicom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The box and its neighbours, as they call each other."""
+
+    ae_title: Annotated[AeTitle, Meta(description="The box's AE title")] = "OUTPOST"
+    port: Annotated[int, Meta(ge=1024, le=65535, description="The box's DICOM port")] = 11112
+    only_known: Annotated[bool, Meta(description="Whether only the X-ray units named here may send")] = False
+    modalities: tuple[Modality, ...] = ()
+    pacs: tuple[Pacs, ...] = ()
+
+
+class Hub(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the box enrols, once."""
+
+    url: Annotated[str, Meta(pattern=r"^https://[^/\s?#]+$", description="Such as https://hub.example:8443")]
+    code: Annotated[str, Meta(min_length=1, max_length=64, description="The one-time code that the hub made")]
+    pin: Annotated[
+        str, Meta(pattern=r"^([0-9a-f]{64})?$", description="SHA-256 of its TLS key; empty trusts public authorities")
+    ] = ""
+
+
+class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that one box is told."""
+
+    site: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="The site's name at the hub")]
+    clinic: settings.Site = settings.Site()
+    network: Network = Network()
+    dicom: Dicom = Dicom()
+    hub: Hub | None = None
+    policy: settings.Policy = settings.Policy()
+
+
+def sign(body: str, key: Ed25519PrivateKey) -> bytes:
+    """The site file of a TOML text: first line, text, signature. Raises `Misconfigured` where the text breaks the schema."""
+    _parse(body.encode())
+    text = f"{FIRST}\n{body.strip()}\n".encode()
+    public = base64.b64encode(key.public_key().public_bytes_raw())
+    content = text + b"# signed " + public + b" " + base64.b64encode(key.sign(text)) + b"\n"
+    if len(content) > LARGEST:
+        raise Misconfigured(f"a site file has at most {LARGEST} bytes, this has {len(content)}. Leave something out.")
+    return content
+
+
+def read(content: bytes, key: bytes | None) -> tuple[Site, bytes]:
+    """A site file's content, and the key that signed it (32 bytes), which is `key` where one is known already.
+
+    Raises `Unreadable` for what is no site file, `Tampered` where signature or signer is not right, `Misconfigured` where the
+    schema is broken.
+    """
+    text, _, last = content.rstrip().rpartition(b"\n")
+    text += b"\n"
+    found = SIGNED.match(last)
+    if len(content) > LARGEST or not text.startswith(FIRST.encode() + b"\n") or found is None:
+        raise Unreadable("this is no site file, or only a part of one. Ask for it again; do not open and save it.")
+    try:
+        signer, signature = (base64.b64decode(one, validate=True) for one in found.groups())
+        Ed25519PublicKey.from_public_bytes(signer).verify(signature, text)
+    except (InvalidSignature, ValueError, binascii.Error):
+        raise Tampered("the site file was changed after it was signed. Ask for it again.") from None
+    if key is not None and signer != key:
+        raise Tampered(
+            "the site file is signed by somebody else than this box belongs to. If that is meant, reset the box first."
+        )
+    return _parse(text), signer
+
+
+def _parse(text: bytes) -> Site:
+    try:
+        return msgspec.toml.decode(text, type=Site)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise Misconfigured(f"the site file is not right: {error}. Whoever prepared it has to correct that.") from None
+
+
+def configuration(site: Site, state: str) -> Config:
+    """The box's settings for this site, reachable from the clinic's network; everything not named has its default."""
+    known = tuple(one.ae_title for one in site.dicom.modalities) if site.dicom.only_known else ()
+    sinks = tuple(
+        settings.DicomSink(
+            name=one.name, host=one.host, port=one.port, ae_title=one.ae_title, calling_ae_title=site.dicom.ae_title,
+            send=one.send,
+        )
+        for one in site.dicom.pacs
+    )  # fmt: skip
+    return Config(
+        state=state,
+        site=site.clinic,
+        intake=settings.Intake(
+            host="0.0.0.0",  # noqa: S104  the X-ray unit has to reach it; the firewall lets in only what is declared
+            port=site.dicom.port,
+            ae_title=site.dicom.ae_title,
+            calling_ae_titles=known,
+        ),
+        web=settings.Web(host="0.0.0.0"),  # noqa: S104  as above, the tablets
+        policy=site.policy,
+        sinks=sinks,
+    )

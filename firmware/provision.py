@@ -1,0 +1,155 @@
+"""`outpost provision`: the site file made, looked at, and carried out on the box."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from edge import config as settings
+from edge import site as sites
+from edge.errors import Misconfigured, Unreadable
+from edge.site import Site
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+SETTINGS, HELD, SIGNER, CABLE = "outpost.toml", "site", "site.signer", "site.network"
+"""What lies in the box's folder once it is provisioned: settings, the site file, the key that signed it, the cable's settings."""
+
+
+@click.group()
+def provision() -> None:
+    """Tell a box about its clinic, by a signed site file."""
+
+
+@provision.command()
+@click.argument("text", type=FILE)
+@click.option("--key", required=True, type=FILE, help="Private key (Ed25519, PEM) of the programme; it stays with you.")
+@click.option("--out", required=True, type=FILE, help="The site file to write.")
+@click.option("--qr", type=FILE, help="Also a QR code of it (.png or .svg).")
+def sign(text: Path, key: Path, out: Path, qr: Path | None) -> None:
+    """Check the site's TEXT (TOML) and sign it."""
+    content = sites.sign(_read(text).decode("utf-8", "replace"), _private(key))
+    if qr is not None:
+        if len(content) > sites.QR:
+            raise Misconfigured(f"{len(content)} bytes do not fit into one QR code ({sites.QR}). Use the file.")
+        import segno
+
+        segno.make(content, error="m", micro=False, mode="byte").save(str(qr), scale=6)
+    out.write_bytes(content)
+    click.echo(_words(*sites.read(content, None)))
+
+
+@provision.command()
+@click.argument("file", type=FILE)
+@click.option("--signer", help="The signer's public key, as `provision sign` shows it; any is accepted without.")
+def show(file: Path, signer: str | None) -> None:
+    """Check a site FILE and say what a box would be told."""
+    content = _read(file)
+    site, key = sites.read(content, None if signer is None else _signer(signer))
+    click.echo(_words(site, key))
+
+
+@provision.command()
+@click.argument("file", type=FILE)
+@click.option("--to", "folder", type=FOLDER, default="/var/lib/outpost", show_default=True, help="The box's folder.")
+def apply(file: Path, folder: Path) -> None:
+    """Carry out a site FILE on this box: write its settings. The first signer is the only one from then on."""
+    content = _read(file)
+    if not content.rstrip().partition(b"\n")[2]:
+        click.echo("no site file on this card: the box keeps what it knows")
+        return
+    held = folder / SIGNER
+    site, key = sites.read(content, held.read_bytes() if held.exists() else None)
+    text = content.rstrip() + b"\n"
+    if (folder / HELD).exists() and (folder / HELD).read_bytes() == text and (folder / SETTINGS).exists():
+        click.echo(f"{site.site}: known already")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    config = sites.configuration(site, str(folder / "state"))
+    written = folder / f"{SETTINGS}.new"
+    settings.save(config, written)
+    content_of = {SIGNER: key, CABLE: cable(site).encode(), SETTINGS: written.read_bytes(), HELD: text}
+    written.unlink()
+    for name, value in content_of.items():  # what says that all is done comes last
+        _put(folder / name, value)
+    click.echo(_words(site, key))
+
+
+def cable(site: Site) -> str:
+    """The cable's settings, for systemd-networkd (systemd.network(5)): every wired interface alike, a box has one."""
+    lines = ["[Match]", "Type=ether", "", "[Network]", "MulticastDNS=yes", "LLMNR=no"]
+    if site.network.address:
+        lines += ["DHCP=no", f"Address={site.network.address}"]
+        lines += [f"Gateway={site.network.gateway}"] if site.network.gateway else []
+    else:
+        lines += ["DHCP=yes", "LinkLocalAddressing=yes"]
+    lines += [f"DNS={one}" for one in site.network.dns] + [f"NTP={one}" for one in site.network.time]
+    return "\n".join(lines) + "\n"
+
+
+def _put(path: Path, content: bytes) -> None:
+    new = path.with_name(f"{path.name}.new")
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Misconfigured(f"{path}: {error.strerror}.") from None
+
+
+def _private(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(_read(path), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise Misconfigured(f"{path} is no Ed25519 key. `openssl genpkey -algorithm ed25519 -out {path}` makes one.")
+    return key
+
+
+def _signer(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.replace(" ", ""))
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise Unreadable("a signer is 64 hexadecimal digits, as `outpost provision sign` shows them.")
+    return key
+
+
+def _words(site: Site, key: bytes) -> str:
+    dicom, network = site.dicom, site.network
+    lines = [
+        f"site      {site.site}: {site.clinic.name or 'no name'}, {site.clinic.timezone}, {site.clinic.language}",
+        f"network   {network.address or 'address from the network'}",
+        f"DICOM     {dicom.ae_title} on port {dicom.port}",
+    ]
+    lines += [
+        f"X-ray     {one.ae_title} {f'at {one.host}:{one.port}' if one.host else ''}".rstrip()
+        for one in dicom.modalities
+    ]
+    lines += [f"PACS      {one.name}: {one.ae_title} at {one.host}:{one.port}" for one in dicom.pacs]
+    if site.hub is not None:
+        lines.append(
+            f"hub       {site.hub.url}, {'pinned' if site.hub.pin else 'by public authorities'}, with a one-time code"
+        )
+    signed = key.hex()
+    lines.append(f"signer    {' '.join(signed[at : at + 8] for at in range(0, 64, 8))}")
+    return "\n".join(lines)
