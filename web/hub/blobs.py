@@ -12,7 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
-from edge.errors import Transient
+from edge.errors import Misconfigured, Transient
 from web.hub.config import Config
 
 NAME = re.compile("[a-z0-9_-]{1,63}/[0-9a-f]{64}")
@@ -119,7 +119,13 @@ class Files(Blobs):
 
 def open_blobs(config: Config) -> Blobs:
     """The store that the settings name. Raises `Misconfigured` when it cannot be used."""
-    return Files(Path(config.state) / "objects")
+    if not config.store.bucket:
+        return Files(Path(config.state) / "objects")
+    try:
+        from web.hub.bucket import Bucket
+    except ImportError as error:
+        raise Misconfigured(f"store.bucket: {error}. Install it with pip install 'outpost-cxr[hub]'.") from None
+    return Bucket(config.store)
 
 
 def _sync(folder: Path) -> None:

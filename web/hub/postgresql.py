@@ -64,11 +64,14 @@ class Postgresql(store.Store):
         self._where = where
         self._idle: queue.SimpleQueue[_Connection] = queue.SimpleQueue()
         try:
-            connection = self._connect()
-            self._check(connection)
-            self._idle.put(connection)
+            self._idle.put(self._connect())
+            self._check()
             self._migrate()
+        except Misconfigured:
+            self.close()
+            raise
         except psycopg.Error as error:
+            self.close()
             raise Misconfigured(f"database.postgresql: it cannot be used ({error}).") from error
 
     def _connect(self) -> _Connection:
@@ -76,11 +79,12 @@ class Postgresql(store.Store):
             self._where, autocommit=True, row_factory=dict_row, options="-c synchronous_commit=on", connect_timeout=10
         )
 
-    def _check(self, connection: _Connection) -> None:
-        row = connection.execute(
-            "SELECT rolsuper OR rolbypassrls AS free, current_setting('fsync') AS fsync,"
-            " current_setting('server_encoding') AS encoding FROM pg_roles WHERE rolname = current_user"
-        ).fetchone()
+    def _check(self) -> None:
+        with self.reading() as db:
+            row = db.row(
+                "SELECT rolsuper OR rolbypassrls AS free, current_setting('fsync') AS fsync,"
+                " current_setting('server_encoding') AS encoding FROM pg_roles WHERE rolname = current_user"
+            )
         assert row is not None
         if row["free"]:
             raise Misconfigured(
