@@ -290,7 +290,7 @@ class ToBox(Card, frozen=True, kw_only=True, tag_field="message", tag="to_box"):
     answers_to: tuple[Identifier, ...] = ()
     """The box's parcels that this is the answer to: the one just sent; on a stick, those that the hub took in of late."""
     had: dict[Epoch, Had] = {}
-    """By the box's epochs, the events that the hub has durably: all of them, not only the latest."""
+    """By the box's epochs, every one of them, all events that the hub has durably; of an epoch that is not here it has none."""
     differs: dict[Epoch, tuple[Count, ...]] = {}
     """By the box's epochs, numbers of those parcels that are another event's at the hub: the box was restored, files them anew."""
     objects: dict[Digest, Count] = {}

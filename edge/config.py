@@ -6,6 +6,7 @@ Clinical operating points are not settings: they belong to the model bundle, and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -240,6 +241,47 @@ class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(gt=0, description="How long it is waited for")] = 30.0
 
 
+Hours = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")]
+
+
+class Hub(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where de-identified results go to be read by teleradiologists; without a hub nothing is told to anybody."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https://[^/\s?#]+)?$",
+            description="The hub, such as https://hub.example:8443; empty where there is none",
+        ),
+    ] = ""
+    ca: Annotated[
+        str,
+        Meta(description="File with the certificates (PEM) that sign the hub's; empty takes the system's, or its pin"),
+    ] = ""
+    poll_seconds: Annotated[float, Meta(gt=0, le=86400, description="How often the hub is asked for reads")] = 30.0
+    seconds: Annotated[float, Meta(gt=0, description="How long a silent link is waited for")] = 60.0
+    whole_films: Annotated[
+        bool,
+        Meta(
+            description="Whether every film goes in full once nothing else is to be sent, not only when a reader asks for it"
+        ),
+    ] = False
+    daily_mib: Annotated[
+        int, Meta(ge=0, description="MiB that may be sent a day; what is urgent goes all the same; 0 sets no limit")
+    ] = 0
+    metered: Annotated[
+        Hours,
+        Meta(description="Hours of the clinic's clock, such as 07:30-18:00, in which only what is urgent is sent"),
+    ] = ""
+
+    def is_metered(self, at: time) -> bool:
+        """Whether only what is urgent goes at this time of the day; hours may lie across midnight."""
+        if not self.metered:
+            return False
+        begin, end = (time.fromisoformat(one) for one in self.metered.split("-"))
+        return begin <= at < end if begin <= end else at >= begin or at < end
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What this site has decided about people and the AI."""
 
@@ -287,6 +329,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     people: People = People()
     ris: Ris = Ris()
     audit: Audit = Audit()
+    hub: Hub = Hub()
     sinks: tuple[Sink, ...] = ()
 
     def __post_init__(self) -> None:

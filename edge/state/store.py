@@ -18,6 +18,7 @@ from edge.state import (
     arrivals,
     audit,
     calibrations,
+    device,
     drift,
     forwarding,
     notices,
@@ -31,6 +32,7 @@ from edge.state import (
     sessions,
     settled,
     setup_code,
+    sync,
     trials,
     tries,
 )
@@ -49,6 +51,7 @@ MIGRATIONS: tuple[str, ...] = (
     drift.TABLE,
     trials.TABLE,
     phantoms.TABLE,
+    device.TABLE + sync.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 
