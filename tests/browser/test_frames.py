@@ -17,7 +17,6 @@ from flask import Flask, Response, request
 
 import web
 from models import phantom
-from tests.browser.test_clinic import browser  # noqa: F401  a fixture
 from web import server
 
 imagecodecs = pytest.importorskip("imagecodecs")
@@ -107,7 +106,7 @@ def serve() -> Iterator[Any]:
         thread.join()
 
 
-def opened(browser: Any, url: str) -> Any:  # noqa: F811
+def opened(browser: Any, url: str) -> Any:
     page = browser.new_context(viewport={"width": 1000, "height": 800}).new_page()
     page.add_init_script("globalThis.heard = []; addEventListener('bytes', ({ detail }) => heard.push(detail.have));")
     page.goto(url)
@@ -133,7 +132,7 @@ def decibels(one: Any, other: Any) -> float:
 
 
 def test_the_first_bytes_are_the_whole_film_softly_and_all_of_them_every_gray(
-    browser: Any,  # noqa: F811
+    browser: Any,
     film: Any,
     serve: Any,
 ) -> None:
@@ -163,7 +162,7 @@ def test_the_first_bytes_are_the_whole_film_softly_and_all_of_them_every_gray(
 
 
 def test_no_more_is_asked_for_than_a_read_needs_until_somebody_wants_all(
-    browser: Any,  # noqa: F811
+    browser: Any,
     film: Any,
     serve: Any,
 ) -> None:
@@ -179,7 +178,7 @@ def test_no_more_is_asked_for_than_a_read_needs_until_somebody_wants_all(
     page.context.close()
 
 
-def test_what_came_before_a_cut_is_not_fetched_again(browser: Any, film: Any, serve: Any) -> None:  # noqa: F811
+def test_what_came_before_a_cut_is_not_fetched_again(browser: Any, film: Any, serve: Any) -> None:
     hub = Hub(film.stream, len(film.stream), len(film.stream))
     hub.cut = cut = threading.Event()
     page = opened(browser, serve(hub))

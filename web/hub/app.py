@@ -12,7 +12,7 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from edge.errors import OutpostError, Transient
-from web.hub import here, sync
+from web.hub import here, pages, people, sync
 from web.hub.config import Config
 
 log = logging.getLogger(__name__)
@@ -37,18 +37,17 @@ BODY_BYTES = 16 * 1024
 
 MACHINES = (sync,)
 """Asked by boxes and by other systems, which prove who they are with each request."""
-MODULES = ()
-"""Asked by people; each has a blueprint `pages`."""
 
 
 def create(config: Config) -> Flask:
     """The hub of these settings. Raises `Misconfigured` or `Tampered`."""
     app = Flask("web")
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
-    app.extensions[here.NAME] = here.open_hub(config)
-    for module in (*MACHINES, *MODULES):
+    app.extensions[here.NAME] = held = here.open_hub(config)
+    for module in MACHINES:
         app.register_blueprint(module.pages)
     app.before_request(_refuse_foreign_forms)
+    pages.install(app, held)
     app.after_request(_protect)
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(OutpostError, _failed)
@@ -57,12 +56,16 @@ def create(config: Config) -> Flask:
 
 def _refuse_foreign_forms() -> None:
     """Only the hub's own pages may change anything of people; boxes sign what they send."""
-    if request.method in {"GET", "HEAD", "OPTIONS"} or request.blueprint in {module.pages.name for module in MACHINES}:
+    if request.method in {"GET", "HEAD", "OPTIONS"} or _machine():
         return
     site = request.headers.get("Sec-Fetch-Site")
     own = site == "same-origin" if site else request.headers.get("Origin") == request.host_url.rstrip("/")
     if not own:
         abort(403)
+
+
+def _machine() -> bool:
+    return request.blueprint in people.MACHINES or request.path.startswith("/sync/")
 
 
 def _protect(response: Response) -> Response:
@@ -75,10 +78,14 @@ def _protect(response: Response) -> Response:
 def _refused(error: HTTPException) -> flask.typing.ResponseReturnValue:
     if error.response is not None:
         return error.response
+    if not _machine():
+        return pages.wrong(error)
     return f"{error.description}\n", error.code or 500, {"Content-Type": "text/plain; charset=utf-8"}
 
 
 def _failed(error: OutpostError) -> flask.typing.ResponseReturnValue:
     """Nothing was committed: whoever asked may ask again."""
     log.error("%s: %s", error.key, error)
+    if not _machine():
+        return pages.wrong(error)
     return f"{error}\n", 507 if isinstance(error, Transient) else 503, {"Content-Type": "text/plain; charset=utf-8"}

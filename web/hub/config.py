@@ -71,6 +71,24 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 15.0
 
 
+class Readers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long people stay signed in."""
+
+    idle_minutes: Annotated[
+        float, Meta(gt=0, le=480, description="So long after the last touch a reader signs in again")
+    ] = 30.0
+    signed_in_hours: Annotated[float, Meta(gt=0, le=48, description="So long a reader stays signed in at most")] = 12.0
+
+
+class Oidc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The programme's own OpenID provider, by which people may sign in too; it asks for the second factor then."""
+
+    issuer: Annotated[str, Meta(pattern="^(https?://.+)?$", description="Its issuer; empty where there is none")] = ""
+    client_id: Annotated[str, Meta(description="What it knows this hub as")] = ""
+    secret_file: Annotated[str, Meta(description="File with this hub's secret there")] = ""
+    title: Annotated[str, Meta(description="What people call it")] = "OpenID"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one hub; every key has a safe default."""
 
@@ -82,6 +100,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: Database = Database()
     store: Store = Store()
     policy: Policy = Policy()
+    readers: Readers = Readers()
+    oidc: Oidc = Oidc()
 
 
 def load(path: Path | None) -> Config:

@@ -149,6 +149,7 @@ class Review(Record, frozen=True, kw_only=True):
     digest: str
     """Its name on the way to the clinic."""
     case: int
+    site: str
     task: int
     kind: TaskKind
     reader: str

@@ -15,10 +15,11 @@ from flask import Flask
 from edge import box
 from edge.errors import Misconfigured
 from web import server
-from web.hub import app, here, keys, sites
+from web.hub import accounts, app, here, keys, sites
 from web.hub.config import Config, load
 from web.hub.records import Site
 from web.hub.store import PROGRAMME, Store, now, open_store
+from web.signing import name_of
 
 BODY_BYTES = 64 << 20
 """No request is longer."""
@@ -184,3 +185,53 @@ def revoke(config: Config, site: str, programme: str) -> None:
     if not number:
         raise click.UsageError(f"No box is enrolled at {site}.")
     click.echo(f"The box of {site} is refused from now on.")
+
+
+@hub.group()
+def account() -> None:
+    """Give people their accounts; leads and admins do the same on the hub's pages."""
+
+
+@account.command("add")
+@click.argument("name")
+@click.option("--role", type=click.Choice([one.value for one in accounts.Role]), default="reader", show_default=True)
+@programme_option
+@click.pass_obj
+def account_add(config: Config, name: str, role: str, programme: str) -> None:
+    """Make an account and a one-time code, with which the person signs in the first time."""
+    known = name_of(name)
+    if not known:
+        raise click.UsageError("A name has 2 to 60 characters.")
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.transaction() as db:
+            code = accounts.invite(db, accounts.Account(name=known, programme=of, role=accounts.Role(role)))
+    if code is None:
+        raise click.UsageError(f"There is somebody called {known} already: outpost hub account code NAME")
+    click.echo(code)
+
+
+@account.command("code")
+@click.argument("name")
+@click.pass_obj
+def account_code(config: Config, name: str) -> None:
+    """Make a new one-time code for somebody who has lost phone or pass phrase."""
+    with closing(open_store(config)) as store, store.transaction() as db:
+        known = accounts.get(db, name)
+        if known is None:
+            raise click.UsageError(f"There is nobody called {name}: outpost hub account list")
+        accounts.end_all(db, known.name)
+        click.echo(accounts.reset(db, known))
+
+
+@account.command("list")
+@programme_option
+@click.pass_obj
+def account_list(config: Config, programme: str) -> None:
+    """List who may use the hub's pages."""
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.reading() as db:
+            everyone = accounts.everyone(db, of)
+    for one in everyone:
+        click.echo(f"{one.name:30} {one.role:8} {'' if one.active else 'may not sign in'}".rstrip())

@@ -21,7 +21,7 @@ from edge import cards, pins
 from edge.cards import Enrol, Enrolled, Piece, ToBox, ToHub
 from edge.stages import parcel
 from edge.stages.parcel import Fault, Opened, Public
-from web.hub import answers, films, here, inbox, objects, sites
+from web.hub import answers, drafts, films, here, inbox, objects, sites
 from web.hub.here import Hub
 from web.hub.objects import Took
 from web.hub.records import Device
@@ -109,6 +109,7 @@ def take(hub: Hub, device: Device, messages: Iterable[ToHub], identifier: str) -
     with hub.store.transaction(device.programme) as db:
         site = sites.get(db, device.site)
         assert site is not None, device.site
+        drafts.flush(db, hub.rules, at)
         for message in messages:
             for epoch, numbers in inbox.receive(db, site, message.events, hub.rules, at).items():
                 differs[epoch] = tuple(sorted({*differs.get(epoch, ()), *numbers}))

@@ -61,6 +61,7 @@ CREATE TABLE review (
     UNIQUE (programme, digest)
 ) STRICT;
 CREATE INDEX review_of_film ON review (programme, film);
+CREATE INDEX review_of_reader ON review (programme, reader, id);
 CREATE INDEX review_at ON review (programme, at);
 CREATE TABLE review_code (
     programme TEXT NOT NULL,
@@ -429,6 +430,16 @@ def reviews(db: Transaction, film: int) -> list[Review]:
     return list(map(_read, rows))
 
 
+def of_reader(db: Transaction, reader: Reader, limit: int) -> list[Review]:
+    """A reader's latest reads, the latest first."""
+    rows = db.rows(
+        "SELECT * FROM review WHERE programme = :programme AND reader = :reader ORDER BY id DESC LIMIT :limit",
+        reader=reader.name,
+        limit=limit,
+    )
+    return list(map(_read, rows))
+
+
 def seen(db: Transaction, digest: str, at: float) -> None:
     """The clinic has opened a read."""
     db.run(
@@ -516,6 +527,7 @@ def _read(row: Row) -> Review:
         id=row["id"],
         digest=row["digest"],
         case=row["film"],
+        site=row["site"],
         task=row["task"],
         kind=TaskKind(row["kind"]),
         reader=row["reader"],

@@ -37,6 +37,7 @@ addEventListener("submit", async (event) => {
   if (button?.name) body.append(button.name, button.value);
   const { next, text } = await send(form, body);
   if (next) return lead(new URL(next, location.href));
+  if (!form.dispatchEvent(new CustomEvent("refused", { bubbles: true, cancelable: true, detail: text }))) return;
   const page = new DOMParser().parseFromString(text, "text/html").querySelector("main");
   if (!page) return location.reload();
   document.querySelector("main").replaceWith(page);

@@ -1,0 +1,18 @@
+// The next film by one key; the list is kept current without moving what somebody is about to touch.
+
+const AGAIN_MS = 30000;
+
+addEventListener("keydown", (event) => {
+  if (event.key.toLowerCase() !== "n" || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  document.getElementById("next")?.click();
+});
+
+setInterval(async () => {
+  const queue = document.getElementById("queue");
+  if (document.hidden || queue.contains(document.activeElement) || queue.matches(":hover")) return;
+  const answer = await fetch(location.pathname, { headers: { "Outpost-Again": "1" } }).catch(() => null);
+  if (!answer?.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("queue");
+  if (fresh) queue.replaceWith(fresh);
+  else location.reload(); // signed out meanwhile
+}, AGAIN_MS);
