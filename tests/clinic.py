@@ -12,11 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from flask import Flask
 from PIL import Image
 
-from edge import setup
+from edge import setup, surveillance, trial, words
 from edge.config import Config
 from edge.records import (
     Assessment,
@@ -30,11 +31,14 @@ from edge.records import (
     Reason,
     Refusal,
     Role,
+    Unit,
     Urgency,
 )
-from edge.state import acceptances, arrivals, orders, queue, reads, results
+from edge.state import acceptances, arrivals, drift, notices, orders, queue, reads, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
+from edge.validity import packet
+from edge.validity.verdict import Alarm, Cause, Chart, Verdict
 from models import phantom
 from tests.box import PATIENCE
 from tests.people import cookies, person
@@ -107,6 +111,7 @@ def film(
     uid: str = "",
     urgency: Urgency = Urgency.ROUTINE,
     patient: str = "CL-00417",
+    sex: str = "F",
 ) -> int:
     """A film that came so many minutes ago, assessed where it has an outcome."""
     objects = Objects(Path(config.state))
@@ -116,7 +121,7 @@ def film(
         number, _ = arrivals.add(store, uid or f"1.2.{int(sha256[:9], 16)}", sha256, "MODALITY", at, urgency)
         queue.add(store, number, urgency, at)
         if outcome is not None:
-            decide(objects, store, number, outcome, name, probability, reason, patient=patient)
+            decide(objects, store, number, outcome, name, probability, reason, patient=patient, sex=sex)
     return number
 
 
@@ -130,6 +135,7 @@ def decide(
     reason: Reason | None,
     run: int = 1,
     patient: str = "CL-00417",
+    sex: str = "F",
 ) -> None:
     """What the worker would have committed, inside the caller's transaction."""
     low, high = max(probability - 0.14, 0), min(probability + 0.1, 1)
@@ -149,7 +155,7 @@ def decide(
     header = Header(
         PatientName=name,
         PatientID=patient,
-        PatientSex="F",
+        PatientSex=sex,
         StudyDate=date(2026, 11, 20),
         age_years=None if reason is Reason.AGE_UNKNOWN else 34.0,
     )
@@ -192,14 +198,21 @@ class Filled:
 
 
 def fill(config: Config) -> Filled:
-    """A box with a film in every state that a page can show; Amina, who is a lead, has said what she saw on some, and decided."""
-    person(Path(config.state), role=Role.LEAD)
-    setup.renew(config)
+    """A box with a film in every state that a page can show; Amina, who is a lead, has said what she saw on some, and decided.
+
+    A trial has ended, the films of late have changed, and enough films came to tell whether everybody is served alike.
+    """
+    ready(config)
+    person(Path(config.state), "Brahim")
     with closing(open_store(Path(config.state))) as store:
 
         def put(outcome: Outcome | None, name: str, minutes: float, probability: float = 0.5, **more: Any) -> int:
             return film(config, store, outcome, name, minutes, probability, **more)
 
+        tried(config, store, 24)
+        with transaction(store):
+            trial.end(config, store, "Amina", now())
+            watched(store, Verdict(45, 1350, 0, 0, (ALARM,), CHARTS))
         refused = Outcome.COULD_NOT_ASSESS
         films = {
             "immediate": put(Outcome.IMMEDIATE, "DIALLO^Mariama", 12, 0.86, patient="CL-00411"),
@@ -217,7 +230,6 @@ def fill(config: Config) -> Filled:
         }
         done = 0
         with transaction(store):
-            acceptances.sign(store, DEVICE, "balanced", "Dr Ba", now())
             order = Order(0, "tablet", "Amina", now(), PatientName="DIOP^Awa", PatientID="CL-00421", age_years=51.0)
             orders.register(store, replace(order, procedure="chest_pa", urgency=Urgency.STAT), "registers-a-patient")
             for key in ("sealed", "decided", "asked"):
@@ -231,3 +243,56 @@ def fill(config: Config) -> Filled:
                 )
                 done = read.id
     return Filled(films, done)
+
+
+def ready(config: Config) -> None:
+    """A box on its first day: Amina is its lead, no film has come."""
+    person(Path(config.state), role=Role.LEAD)
+    setup.renew(config)
+
+
+def fill_little(config: Config) -> None:
+    """A box in its first days: a trial runs, and there are too few films to tell anything else."""
+    ready(config)
+    with closing(open_store(Path(config.state))) as store:
+        tried(config, store, 3)
+        with transaction(store):
+            watched(store, Verdict(3, 12, 27, 288))
+
+
+def tried(config: Config, store: Any, count: int) -> None:
+    """A trial that runs, after so many films; every third has not been decided."""
+    with transaction(store):
+        acceptances.sign(store, DEVICE, "balanced", "Dr Ba", now())
+        trial.register(config, store, "Does the AI’s order help?", Unit.FILM, 40, None, "Amina", now())
+    for number in range(count):
+        at, uid = now(), f"1.4.{number}"
+        sex, outcome = "FM"[number % 2], (Outcome.SOON, Outcome.ROUTINE)[number % 4 // 2]
+        came = film(
+            config, store, outcome, f"NDIAYE^{number}", 90 + 7 * number, 0.3, uid=uid, patient=f"CL-1{number}", sex=sex
+        )
+        with transaction(store):
+            trial.allocate(config, store, came, uid, at)
+            if number % 3:
+                seen = at - timedelta(minutes=30 if sex == "M" else 80)
+                codes = ("consolidation",)
+                reads.add(store, came, 1, ReadKind.IMPRESSION, "Amina", seen, f"saw-{number}", codes=codes, seal="s")
+                reads.add(store, came, 1, ReadKind.CONFIRM, "Amina", seen, f"did-{number}", outcome=outcome)
+
+
+DAY = date(2026, 11, 20)
+ALARM = Alarm(DAY, DAY - timedelta(days=3), ("noise", "sharpness"), Cause.DETECTOR, ("One",), (), ())
+CHARTS = (
+    Chart("noise", (0.1, -0.4, 0.6, 0.2, 2.4, 2.9, 3.4), 1.8),
+    Chart("sharpness", (-0.2, 0.5, 0.0, 0.3, 1.4, 1.9, 1.6), 1.2),
+    *(Chart(stream, (0.3, -0.6, 0.2, 0.7, -0.1, 0.4, 0.0), 0.2) for stream in ("logit", "level", "contrast", "place")),
+)
+
+
+def watched(store: Any, found: Verdict) -> None:
+    """What the watch has made of the days, inside the caller's transaction; the latest has not ended."""
+    edges = packet.edges(DEVICE)
+    drift.add(store, DAY, edges, {("One", "PA", "adult"): packet.of_read(False)})
+    drift.keep(store, edges, DAY, now(), msgspec.json.encode(found).decode())
+    if found.alarm is not None:
+        notices.post(store, surveillance.PROCESS, words.DRIFT, now())

@@ -15,7 +15,7 @@ from edge.state.store import now, open_store, transaction
 PIN = "482615"
 SECRET = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PIN)
 """Its hash, cheap: it protects nobody."""
-TABLET = "the tablet under test"
+TABLET = "the-tablet-under-test"
 
 
 def person(state: Path, name: str = "Amina", role: Role = Role.CLINICIAN, language: str = "en") -> None:

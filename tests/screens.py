@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from flask import Flask
 
 from edge.config import Config
 from tests.box import PATIENCE
-from tests.clinic import Filled, Pages
+from tests.clinic import Filled, Pages, fill, fill_little, ready, serving
 from tests.people import cookies
 from web import languages
 
@@ -51,12 +51,19 @@ SMALL = """least => [...document.querySelectorAll('a, button, input, select, sum
       && e.checkVisibility({ visibilityProperty: true }) && box.width > 1 && box.bottom > 0 && !whole
       && (Math.round(box.height) < least || Math.round(box.width) < least);
   }).map(e => e.outerHTML)"""
+OPEN = "for (const one of document.querySelectorAll('main details')) one.open = true"
 WIDE = "document.documentElement.scrollWidth > innerWidth"
 
-OPEN = "for (const one of document.querySelectorAll('main details')) one.open = true"
 MAP = "document.querySelector('[name=map]').click()"
 LOCKED = "dispatchEvent(new Event('signed-out'))"
 SCAN = "document.getElementById('camera').showModal()"
+MENU = "document.querySelector('nav details').open = true"
+PERSON = "document.querySelector('.me').open = true"
+PIN = """for (const [name, value] of [["pin", "000000"], ["title", "A trial"], ["size", "9"]])
+  for (const field of document.querySelectorAll(`main [name=${name}]`)) field.value = value;
+document.querySelector("main form:has([name=pin])").requestSubmit()"""
+ONCE = """const reset = [...document.querySelectorAll("[value=reset]")].find(one => one.form.elements.name.value !== "Amina");
+reset.form.requestSubmit(reset)"""
 AWAY = "for (const id of ['stale', 'unsaved']) document.getElementById(id).hidden = false"
 
 
@@ -66,10 +73,44 @@ class Screen:
 
     path: str
     then: str = ""
+    leads: str = ""
+    """What is there once that was done, where it leads elsewhere."""
     out: bool = False
     """Nobody is signed in."""
     join: bool = False
     """It is on the port without TLS."""
+
+
+@dataclass(frozen=True)
+class Clinic:
+    """A box under test and its screens, by name."""
+
+    pages: Pages
+    screens: dict[str, Screen]
+    filled: Filled
+
+
+@contextmanager
+def clinics(folder: Path) -> Iterator[list[Clinic]]:
+    """A box with a film in every state, one in its first days, and one to which nothing has come yet."""
+    with ExitStack() as stack:
+
+        def box(name: str, filled: Callable[[Config], Any]) -> tuple[Pages, Any]:
+            config = Config(state=str(folder / name))
+            told = filled(config)
+            return stack.enter_context(serving(config)), told
+
+        pages, filled = box("full", fill)
+        shown = [Clinic(pages, every_screen(pages.app, filled), filled)]
+        for name, begun in (("begun", fill_little), ("new", ready)):
+            pages, _none = box(name, begun)
+            screens = {f"{name}-{path.strip('/') or 'worklist'}": Screen(path, OPEN) for path in FEW}
+            shown.append(Clinic(pages, screens, Filled({}, 0)))
+        yield shown
+
+
+FEW = ("/", "/drift", "/trial", "/fairness", "/commission", "/learning", "/status", "/ledger")
+"""Pages that say something else where little or nothing has come."""
 
 
 def every_screen(app: Flask, filled: Filled) -> dict[str, Screen]:
@@ -100,6 +141,15 @@ def every_screen(app: Flask, filled: Filled) -> dict[str, Screen]:
         "film-map": Screen(f"/films/{films['asked']}", MAP),
         "film-compared": Screen(f"/films/{films['other']}?beside={films['twin']}"),
         "lock": Screen(f"/films/{films['sealed']}", LOCKED),
+        "menu": Screen("/", MENU),
+        "person": Screen(f"/films/{films['sealed']}", PERSON),
+        "drift-wrong": Screen("/drift", PIN, ".wrong"),
+        "drift-page": Screen("/drift"),
+        "fairness-page": Screen("/fairness", OPEN),
+        "trial-page": Screen("/trial", OPEN),
+        "trial-wrong": Screen("/trial", PIN, ".wrong"),
+        "staff-page": Screen("/people", OPEN),
+        "staff-once": Screen("/people", ONCE, ".once"),
         "signing-switch": Screen("/sign-in?switch=1"),
         "signing-out": Screen("/sign-in", out=True),
         "first-page": Screen("/setup", out=True),
@@ -147,7 +197,9 @@ class Tablet:
         if self.page.locator("cxr-view").count():
             self.page.wait_for_selector(".viewer:not(.ready)", state="detached")
         if screen.then:
-            self.page.evaluate(screen.then)
+            self.page.evaluate(f"() => {{ {screen.then} }}")
+        if screen.leads:
+            self.page.wait_for_selector(screen.leads)
 
     def settle(self) -> None:
         """Wait until a change of the tablet's size is drawn."""
@@ -186,6 +238,16 @@ def tablet(browser: Any, pages: Pages, code: str, out: bool = False) -> Iterator
         page.request.post(f"{pages.url}/language", form=form, headers=own)
     yield Tablet(page, pages, code)
     context.close()
+
+
+def visits(browser: Any, boxes: list[Clinic], code: str) -> Iterator[tuple[Tablet, str, Screen]]:
+    """Every screen of every box with a tablet to visit it on, signed in or not as it needs."""
+    for clinic in boxes:
+        for out in {screen.out for screen in clinic.screens.values()}:
+            with tablet(browser, clinic.pages, code, out) as held:
+                for name, screen in clinic.screens.items():
+                    if screen.out is out:
+                        yield held, name, screen
 
 
 @contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask import Blueprint, render_template
+import flask
+from flask import Blueprint, render_template, request, url_for
 
 from edge import surveillance, words
 from edge.health import Level
 from edge.records import Role
-from edge.validity.verdict import Chart, Verdict
-from web import here, people, phrases
+from edge.state.store import now, transaction
+from edge.validity.verdict import Alarm, Chart, Verdict
+from web import here, people, phrases, signing
 from web.languages import N_
 from web.languages import gettext as _
 
@@ -75,8 +77,41 @@ def moved(verdict: Verdict, chart: Chart) -> bool:
 @people.may(Role.LEAD, Role.TECHNICIAN)
 def page() -> str:
     """Every stream as a picture, those that moved first."""
+    return _page()
+
+
+@pages.post("/drift/restart")
+@people.may(Role.LEAD)
+def restart() -> flask.typing.ResponseReturnValue:
+    """End the alarm that the lead was shown: the films from now on are what is usual here."""
+    lead = people.who()
+    _account, wrong = signing.checked(lead.name, request.form.get("pin", ""))
+    if wrong:
+        return _page(wrong), 422
+    with transaction(here.store()) as store:
+        alarm = standing()
+        if alarm is not None and alarm.found.isoformat() == request.form.get("found"):
+            surveillance.begin_anew(store, lead.name, now())
+    return flask.redirect(url_for("drift.page"), 303)
+
+
+def standing() -> Alarm | None:
+    """The alarm that stands."""
+    verdict = surveillance.current(here.store())
+    return None if verdict is None else verdict.alarm
+
+
+def _page(wrong: str = "") -> str:
     verdict = surveillance.current(here.store())
     charts = [] if verdict is None else sorted(verdict.charts, key=lambda one: (not moved(verdict, one), -one.height))
     return render_template(
-        "drift.html", told=told(), verdict=verdict, charts=charts, NAMES=NAMES, place=place, moved=moved
+        "drift.html",
+        told=told(),
+        verdict=verdict,
+        alarm=standing(),
+        charts=charts,
+        wrong=wrong,
+        NAMES=NAMES,
+        place=place,
+        moved=moved,
     )

@@ -35,6 +35,7 @@ class Language:
     group: str = ","
     percent: str = "{}%"
     digits: str = "0123456789"
+    colon: str = ":"
 
 
 LANGUAGES = {
@@ -48,6 +49,7 @@ LANGUAGES = {
             decimal=",",
             group="\u202f",
             percent="{}\xa0%",
+            colon="\xa0:",
         ),
         Language(
             "es",
@@ -112,6 +114,8 @@ def speak(app: Flask, language: str = "en") -> None:
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
     app.add_template_filter(translated)
+    app.add_template_filter(digits)
+    app.add_template_global(colon)
 
 
 @cache
@@ -139,6 +143,11 @@ def N_(text: str) -> str:  # noqa: N802  gettext's own name for it
     return text
 
 
-def digits(text: str) -> str:
-    """The text with its digits as this language writes them."""
-    return text.translate(str.maketrans("0123456789", current().digits))
+def colon() -> str:
+    """The colon after a label, as this language sets it."""
+    return current().colon
+
+
+def digits(text: object) -> str:
+    """A text, or the number of a film, with its digits as this language writes them."""
+    return str(text).translate(str.maketrans("0123456789", current().digits))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime, timedelta
 
 from edge.records import Film, Finding, Outcome, Urgency
@@ -41,7 +42,8 @@ def person(name: str) -> str:
 def _group(group: str) -> str:
     family, given, middle, prefix, suffix = [part.strip() for part in (group.split("^") + [""] * 5)[:5]]
     first = " ".join(part for part in (prefix, given, middle, suffix) if part)
-    return ", ".join(part for part in (family, first) if part)
+    comma = "، " if re.search("[\u0600-\u06ff]", family + first) else ", "
+    return comma.join(part for part in (family, first) if part)
 
 
 def sex(code: str) -> str:

@@ -185,9 +185,9 @@ def _matches(film: Film, words: Sequence[str]) -> bool:
 
 
 def _folded(text: str) -> str:
-    """Without case and accents, so that a search finds what was written a little differently."""
-    plain = unicodedata.normalize("NFKD", text)
-    return "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
+    """Without case and accents, digits of every script as 0 to 9, so that a search finds what was written a little differently."""
+    plain = [letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter)]
+    return "".join(str(unicodedata.decimal(letter, letter)) for letter in plain).casefold()
 
 
 def mode(store: sqlite3.Connection, accepted: str | None) -> Mode:

@@ -58,7 +58,7 @@ def _levels() -> dict[Level, tuple[str, str]]:
 def _lines() -> list[Line]:
     store, config, at = here.store(), here.config(), now()
     return [
-        *(Line("notice", _("The box needs help"), Level.ACT, text, "") for text in notices.current(store)),
+        *(Line("notice", _("The box needs help"), Level.ACT, _(text), "") for text in notices.current(store)),
         _model(),
         _reading(health.daily(config, store, at)),
         _assessing(),

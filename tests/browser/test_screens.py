@@ -5,56 +5,53 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from edge.config import Config
 from edge.records import Role
-from tests.clinic import LONG, fill, serving
+from tests.clinic import LONG
 from tests.conftest import peer
-from tests.screens import TABLETS, every_screen, tablet, wrong
+from tests.screens import TABLETS, Clinic, clinics, visits, wrong
 from web.languages import LANGUAGES
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    config = Config(state=str(tmp_path_factory.mktemp("box")))
-    filled = fill(config)
-    with serving(config) as pages:
-        yield SimpleNamespace(pages=pages, filled=filled, screens=every_screen(pages.app, filled))
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Clinic]]:
+    with clinics(tmp_path_factory.mktemp("clinics")) as shown:
+        yield shown
 
 
-def opened(browser: Any, box: Any, code: str = "en", role: Role = Role.LEAD, **options: Any) -> Any:
+@pytest.fixture
+def box(boxes: list[Clinic]) -> Clinic:
+    return boxes[0]
+
+
+def opened(browser: Any, box: Clinic, code: str = "en", role: Role = Role.LEAD, **options: Any) -> Any:
     """A tablet's page on which a person of that language is signed in."""
     context = browser.new_context(ignore_https_errors=True, service_workers="block", **options)
     context.add_cookies(box.pages.cookies(f"{role} {code}", role, code))
     return context.new_page()
 
 
-@pytest.mark.parametrize("out", [False, True], ids=["signed in", "nobody"])
 @pytest.mark.parametrize("code", LANGUAGES)
-def test_every_page_is_for_everyone_in_every_language(browser: Any, box: Any, code: str, out: bool) -> None:
+def test_every_page_is_for_everyone_in_every_language(browser: Any, boxes: list[Clinic], code: str) -> None:
     """Every page in every language, each time on another tablet, so that each is seen on all six; `build/screenshots --axe` looks
     at the whole product of the three."""
     pytest.importorskip("axe_playwright_python")
     failed, sizes = {}, list(TABLETS.values())
-    with tablet(browser, box.pages, code, out) as held:
-        for number, (name, screen) in enumerate(box.screens.items()):
-            if screen.out is not out:
-                continue
-            width, height = sizes[(number + list(LANGUAGES).index(code)) % len(sizes)]
-            held.page.set_viewport_size({"width": width, "height": height})
-            held.visit(screen)
-            if told := wrong(held.page):
-                failed[f"{name} {width}×{height}"] = told
+    for number, (held, name, screen) in enumerate(visits(browser, boxes, code)):
+        width, height = sizes[(number + list(LANGUAGES).index(code)) % len(sizes)]
+        held.page.set_viewport_size({"width": width, "height": height})
+        held.visit(screen)
+        if told := wrong(held.page):
+            failed[f"{name} {width}×{height}"] = told
     assert failed == {}
 
 
-def test_who_a_page_is_about_is_said_on_every_page_about_a_patient(browser: Any, box: Any) -> None:
+def test_who_a_page_is_about_is_said_on_every_page_about_a_patient(browser: Any, box: Clinic) -> None:
     page = opened(browser, box, role=Role.CLINICIAN)
     number = box.filled.films["decided"]
     for part in ("", "/sheet", "/slip"):
@@ -68,7 +65,7 @@ def test_who_a_page_is_about_is_said_on_every_page_about_a_patient(browser: Any,
     page.context.close()
 
 
-def test_a_film_is_read_decided_and_handed_over_by_keyboard_alone(browser: Any, box: Any) -> None:
+def test_a_film_is_read_decided_and_handed_over_by_keyboard_alone(browser: Any, box: Clinic) -> None:
     page = opened(browser, box, role=Role.CLINICIAN)
     number = box.filled.films["routine"]
 
@@ -110,7 +107,7 @@ def test_a_film_is_read_decided_and_handed_over_by_keyboard_alone(browser: Any, 
 @pytest.mark.parametrize("code", ["en", "ar"])
 def test_a_phone_reads_the_sheets_square_and_the_box_knows_the_sheet(
     browser: Any,
-    box: Any,
+    box: Clinic,
     tmp_path: Path,
     code: str,
 ) -> None:
@@ -132,7 +129,7 @@ def test_a_phone_reads_the_sheets_square_and_the_box_knows_the_sheet(
 
 @pytest.mark.parametrize("paper", ["A5", "A4"])
 @pytest.mark.parametrize("code", LANGUAGES)
-def test_a_sheet_and_a_slip_are_one_page_of_a5_or_a4(browser: Any, box: Any, paper: str, code: str) -> None:
+def test_a_sheet_and_a_slip_are_one_page_of_a5_or_a4(browser: Any, box: Clinic, paper: str, code: str) -> None:
     page = opened(browser, box, code, Role.CLINICIAN)
     for part in ("sheet", "slip"):
         page.goto(f"{box.pages.url}/films/{box.filled.films['decided']}/{part}")
@@ -141,7 +138,7 @@ def test_a_sheet_and_a_slip_are_one_page_of_a5_or_a4(browser: Any, box: Any, pap
     page.context.close()
 
 
-def test_a_name_of_300_characters_is_shown_whole_and_breaks_nothing(browser: Any, box: Any) -> None:
+def test_a_name_of_300_characters_is_shown_whole_and_breaks_nothing(browser: Any, box: Clinic) -> None:
     page = opened(browser, box, role=Role.CLINICIAN, viewport={"width": 600, "height": 960})
     for part in ("", "/sheet", "/slip"):
         page.goto(f"{box.pages.url}/films/{box.filled.films['long-name']}{part}")
@@ -150,7 +147,7 @@ def test_a_name_of_300_characters_is_shown_whole_and_breaks_nothing(browser: Any
     page.context.close()
 
 
-def test_letters_come_from_the_box(browser: Any, box: Any) -> None:
+def test_letters_come_from_the_box(browser: Any, box: Clinic) -> None:
     page = opened(browser, box, "ar", Role.CLINICIAN)
     page.goto(box.pages.url)
     loaded = page.evaluate(

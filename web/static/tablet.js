@@ -1,4 +1,5 @@
-// Makes the pages an app on the tablet, and brings a page that is shown without the box up to date once the box answers again.
+// Makes the pages an app on the tablet, brings a page that is shown without the box up to date once the box answers again, and
+// closes the menus of the bar.
 
 const EVERY_MS = 2000;
 
@@ -15,3 +16,13 @@ async function poll() {
 }
 
 if (document.querySelector(".asof:not([hidden])")) poll();
+
+for (const kind of ["click", "keydown"]) {
+  addEventListener(kind, (event) => {
+    if (kind === "keydown" && event.key !== "Escape") return;
+    const open = document.querySelector(".top details[open]");
+    if (!open || (kind === "click" && open.contains(event.target))) return;
+    open.open = false;
+    if (kind === "keydown") open.querySelector("summary").focus();
+  });
+}
