@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import http.client
+import io
 import itertools
+import os
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge import cards
 from edge.records import Outcome, Urgency
-from tests.box import free_port, until
+from edge.stages import parcel
+from edge.stages.parcel import Keys, Opened, Public
+from tests.box import PATIENCE, ROOT, free_port, until
 from web.hub import inbox, sites
+from web.hub import keys as hub_keys
 from web.hub.config import Config, Policy, Store
 from web.hub.here import Hub, open_hub
 from web.hub.records import Site
+from web.hub.store import Store as HubStore
+from web.hub.store import now, open_store
 
 PROGRAMME = "lakes"
 SITE = Site(programme=PROGRAMME, name="north", title="North clinic", language="en", timezone="UTC", country="MW")
 EPOCH = "0" * 16
+DATA = bytes(range(256)) * 400
+"""Of a picture."""
+SHA = hashlib.sha256(DATA).hexdigest()
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 """Of moto's S3 server, which asks for none but wants a signature."""
 
@@ -130,3 +147,173 @@ def opened(config: Config) -> Iterator[Hub]:
     hub = open_hub(config)
     with closing(hub.store):
         yield hub
+
+
+def code(store: HubStore, at: float | None = None) -> str:
+    """A code for the site, as `outpost hub enrol` makes it."""
+    with store.transaction() as db:
+        sites.add_programme(db, PROGRAMME, "")
+    with store.transaction(PROGRAMME) as db:
+        sites.add(db, SITE)
+    with store.transaction() as db:
+        return sites.invite(db, PROGRAMME, SITE.name, now() if at is None else at)
+
+
+class Courier:
+    """A box as the hub meets it: its keys, and requests that it signs."""
+
+    def __init__(self, ask: Any) -> None:
+        self.keys = Keys(Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
+        self.ask = ask
+        self.hub: Public | None = None
+        self.site = SITE.name
+        self._parcels = 0
+
+    def headers(self, method: str, path: str, offset: int | None = None, body: bytes = b"") -> dict[str, str]:
+        """Who asks, signed."""
+        signature = self.keys.signing.sign(parcel.request(method, path, offset, body))
+        return {
+            "Outpost-Device": self.keys.public.fingerprint,
+            "Outpost-Signature": base64.b64encode(signature).decode(),
+        }
+
+    def enrol(self, code: str) -> tuple[int, bytes]:
+        """Use a code; remembers the hub."""
+        own = self.keys.public
+        asked = cards.Enrol(code=code, signing=own.signing, sealing=own.sealing, version="0.1.0")
+        body = cards.canonical(asked)
+        status, _, said = self.ask("POST", "/sync/enrol", self.headers("POST", "/sync/enrol", None, body), body)
+        if status == 200:
+            enrolled = msgspec.json.decode(said, type=cards.Enrolled)
+            self.hub = Public(enrolled.signing, enrolled.sealing)
+        return status, said
+
+    def sealed(self, *messages: cards.ToHub, to: Public | None = None) -> bytes:
+        """A parcel."""
+        self._parcels += 1
+        receiver = to or self.hub
+        assert receiver is not None
+        return b"".join(
+            parcel.seal(messages, len(messages), self.keys, receiver, self._parcels.to_bytes(parcel.IDENTIFIER))
+        )
+
+    def post(self, body: bytes) -> tuple[int, bytes]:
+        """Hand a parcel over."""
+        status, _, said = self.ask("POST", "/sync/parcels", self.headers("POST", "/sync/parcels", None, body), body)
+        return status, said
+
+    def opened(self, said: bytes) -> cards.ToBox:
+        """What the hub answers."""
+        assert self.hub is not None
+        (message,) = Opened(io.BytesIO(said), self.keys, lambda _: self.hub)  # type: ignore[arg-type,return-value]
+        assert isinstance(message, cards.ToBox)
+        return message
+
+    def tell(self, *bodies: cards.Up, first: int = 1, **other: Any) -> cards.ToBox:
+        """Send events with numbers from `first` on."""
+        events = tuple(
+            cards.Waited(event=cards.Event(site=self.site, epoch=EPOCH, seq=seq, body=body), seconds=1)
+            for seq, body in enumerate(bodies, first)
+        )
+        status, said = self.post(self.sealed(cards.ToHub(events=events, **other)))
+        assert status == 200, said
+        return self.opened(said)
+
+    def have(self, sha256: str = SHA) -> tuple[int, int]:
+        """Status, and how many bytes the hub has."""
+        path = f"/sync/objects/{sha256}"
+        status, headers, _ = self.ask("HEAD", path, self.headers("HEAD", path), b"")
+        return status, int(headers.get("Upload-Offset", -1))
+
+    def patch(self, data: bytes, offset: int, size: int | None = None, sha256: str = SHA) -> tuple[int, int]:
+        """Send bytes; status, and how many the hub has then."""
+        path = f"/sync/objects/{sha256}"
+        headers = self.headers("PATCH", path, offset) | {"Upload-Offset": str(offset)}
+        headers |= {} if size is None else {"Upload-Length": str(size)}
+        status, answer, _ = self.ask("PATCH", path, headers, data)
+        return status, int(answer.get("Upload-Offset", -1))
+
+
+class Served:
+    """`outpost hub serve` on a folder; killed and started again the folder stays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.config = folder / "hub.toml"
+        self.state = folder / "hub"
+        self.config.write_text(f'state = "{self.state}"\n[web]\nport = {self.port}\n')
+        self.process: subprocess.Popen[bytes] | None = None
+        self._connections: list[http.client.HTTPSConnection] = []
+
+    def start(self, *killer: str) -> None:
+        """Start it, under the killer where that is asked for, and wait until it answers or was killed."""
+        program: Sequence[str] = ["-m", "edge"]
+        if killer:
+            program = [str(ROOT / "tests/fault/killer.py"), *killer, "--"]
+        self.process = subprocess.Popen(
+            [sys.executable, *program, "--config", str(self.config), "hub", "serve"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+        )
+        process = self.process
+
+        def answers() -> bool:
+            try:
+                self.connect().close()
+            except OSError:
+                return process.poll() is not None
+            return True
+
+        until(answers, "the hub answers")
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection of a box that knows the hub by its key."""
+        trusting = ssl.create_default_context(cafile=self.state / hub_keys.TLS)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE, context=trusting)
+        self._connections.append(connection)
+        connection.connect()
+        return connection
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """End it."""
+        assert self.process is not None
+        for connection in self._connections:
+            connection.close()
+        self.process.send_signal(how)
+        self.process.wait(PATIENCE)
+
+    def code(self) -> str:
+        """A code for the site."""
+        store = open_store(Config(state=str(self.state)))
+        try:
+            return code(store)
+        finally:
+            store.close()
+
+    def __enter__(self) -> Served:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+
+
+def over(connection: http.client.HTTPSConnection) -> Any:
+    """Ask over one connection, which is kept."""
+
+    def ask(method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any, bytes]:
+        connection.request(method, path, body or None, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+    return ask
+
+
+def replaced(box: Courier, served: Served) -> Courier:
+    """The same box on a new connection."""
+    other = Courier(over(served.connect()))
+    other.keys, other.hub = box.keys, box.hub
+    return other

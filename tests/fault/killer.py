@@ -52,7 +52,7 @@ split = sys.argv.index("--")
 table = only[0] if only else ""
 countdown = Countdown(when, int(at))
 if not table:
-    os.fsync = countdown.around(os.fsync)
+    os.fsync, os.fdatasync = countdown.around(os.fsync), countdown.around(os.fdatasync)
     os.rename = countdown.around(os.rename)
 connect = sqlite3.connect
 sqlite3.connect = lambda *arguments, **named: connect(*arguments, **{"factory": Connection, **named})

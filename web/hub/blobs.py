@@ -31,6 +31,10 @@ class Blobs(abc.ABC):
         """Check the bytes so far against the hash, and seal them; False where they are not what their name says: they are gone."""
 
     @abc.abstractmethod
+    def size(self, name: str) -> int:
+        """How many bytes are here from the beginning on without a gap."""
+
+    @abc.abstractmethod
     def read(self, name: str, start: int, stop: int) -> bytes:
         """The bytes from one offset to another, as far as they are here."""
 
@@ -86,6 +90,16 @@ class Files(Blobs):
         except OSError as error:
             raise Transient(f"A picture cannot be kept now ({error.strerror}).") from error
         return True
+
+    def size(self, name: str) -> int:
+        """Of the whole file, or of its beginning."""
+        path = self._path(name)
+        for one in (path, path.with_suffix(".part"), path):
+            try:
+                return one.stat().st_size
+            except FileNotFoundError:
+                continue
+        return 0
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Of the whole file, or of its beginning."""

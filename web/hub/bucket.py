@@ -70,6 +70,20 @@ class Bucket(Blobs):
             obstore.delete(self._store, [_piece(name, at) for at, _ in pieces])
             return right or self._whole(name)  # another connection of the same box was faster
 
+    def size(self, name: str) -> int:
+        """Of the whole object, or of its pieces."""
+        _check(name)
+        with _reached():
+            try:
+                return int(obstore.head(self._store, name)["size"])
+            except MISSING:
+                end = 0
+                for at, size in self._pieces(name):
+                    if at > end:
+                        break
+                    end = max(end, at + size)
+                return end
+
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Of the whole object, or of its pieces."""
         _check(name)

@@ -213,6 +213,17 @@ def moved(db: Transaction, sha256: str, before: int, have: int) -> bool:
     )
 
 
+def objects(db: Transaction, after: str, limit: int = 1000) -> list[tuple[str, int]]:
+    """Name and bytes of the objects of which there is something, in the order of their names, after one of them."""
+    rows = db.rows(
+        "SELECT sha256, have FROM object WHERE programme = :programme AND sha256 > :after AND have > 0"
+        " ORDER BY sha256 LIMIT :limit",
+        after=after,
+        limit=limit,
+    )
+    return [(row["sha256"], int(row["have"])) for row in rows]
+
+
 def wanted(db: Transaction, case: Case, upto: int) -> bool:
     """A reader would have the picture up to this byte; True where that is more than was asked for."""
     return (

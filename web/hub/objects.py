@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from enum import Enum
 
@@ -12,10 +12,9 @@ from web.hub.here import Hub
 from web.hub.records import Device
 
 PERSISTED = 4096
-"""So many bytes are kept at the latest as they come over a slow link: what a cut costs at most."""
-PERSISTED_FAST = 64 * 1024
-"""So many over a link that gives the former in less than `FAST_SECONDS`."""
-FAST_SECONDS = 0.02
+"""So many bytes are read at a time, and kept while the next are on their way: what a cut costs at most."""
+UNKEPT = 1 << 20
+"""So many may wait for a disk that is slower than the link; they are kept together."""
 
 
 class Took(Enum):
@@ -44,25 +43,79 @@ def append(
     total, have = found
     if offset != have or size not in (None, total):
         return Took.ELSEWHERE, have
-    held, reading = b"", have < total
-    while reading:
-        began = time.monotonic()
+    keeper = _Keeper(hub, device, name, have, total)
+    keeper.start()
+    try:
+        place = have
+        while place < total and (came := read(min(PERSISTED, total - place))) and keeper.put(came):
+            place += len(came)
+    finally:
+        keeper.close()
+    if keeper.failure is not None:
+        raise keeper.failure
+    if keeper.took is Took.ELSEWHERE:  # another connection of this box has moved it
+        found = _size(hub, device, sha256)
+        return Took.ELSEWHERE, found[1] if found else 0
+    return keeper.took, keeper.have
+
+
+class _Keeper(threading.Thread):
+    """Keeps what has come while more is on its way: on a slow link piece by piece, on a fast one whatever came meanwhile."""
+
+    def __init__(self, hub: Hub, device: Device, name: str, have: int, total: int) -> None:
+        super().__init__(name="keeper")
+        self.took, self.have = Took.KEPT, have
+        self.failure: BaseException | None = None
+        self._hub, self._device, self._name, self._total = hub, device, name, total
+        self._waiting, self._open = bytearray(), True
+        self._changed = threading.Condition()
+
+    def put(self, data: bytes) -> bool:
+        """Hand bytes over; False where there is no point in more."""
+        with self._changed:
+            self._waiting += data
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: len(self._waiting) < UNKEPT or not self._open)
+            return self._open
+
+    def close(self) -> None:
+        """Wait until all is kept that came."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+        self.join()
+
+    def run(self) -> None:
+        """Until there is no more to come, or something stands against it."""
         try:
-            came = read(min(PERSISTED, total - have - len(held)))
-        except BaseException:
-            _keep(hub, device, name, have, held)
-            raise
-        held, reading = held + came, bool(came) and have + len(held) + len(came) < total
-        fast = time.monotonic() - began < FAST_SECONDS and len(held) < PERSISTED_FAST
-        if fast and reading:
-            continue
-        if have + len(held) == total:
-            return _complete(hub, device, name, have, held)
-        if not _keep(hub, device, name, have, held):
-            found = _size(hub, device, sha256)  # another connection of this box has moved it
-            return Took.ELSEWHERE, found[1] if found else 0
-        have, held = have + len(held), b""
-    return Took.KEPT, have
+            while self.took is Took.KEPT and (data := self._next()):
+                self._keep(data)
+        except BaseException as failure:  # noqa: BLE001  it is the caller's
+            self.failure = failure
+        with self._changed:
+            self._open = False
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def _next(self) -> bytes:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or not self._open)
+            data = bytes(self._waiting)
+            self._waiting.clear()
+            self._changed.notify_all()
+            return data
+
+    def _keep(self, data: bytes) -> None:
+        """Bytes first, then their number; the last only once all are what their name says."""
+        self._hub.blobs.write(self._name, self.have, data)
+        end = self.have + len(data)
+        if end == self._total and not self._hub.blobs.finish(self._name, end):
+            self.took, end = Took.WRONG, 0
+        with self._hub.store.transaction(self._device.programme) as db:
+            moved = films.moved(db, self._name.partition("/")[2], self.have, end)
+        if not moved:
+            self.took = Took.ELSEWHERE
+        self.have = end
 
 
 def piece(hub: Hub, device: Device, part: Piece) -> tuple[Took, int]:
@@ -87,26 +140,3 @@ def piece(hub: Hub, device: Device, part: Piece) -> tuple[Took, int]:
 def _size(hub: Hub, device: Device, sha256: str) -> tuple[int, int] | None:
     with hub.store.reading(device.programme) as db:
         return films.size(db, device.site, sha256)
-
-
-def _keep(hub: Hub, device: Device, name: str, have: int, data: bytes) -> bool:
-    """Bytes first, then their number."""
-    if not data:
-        return True
-    hub.blobs.write(name, have, data)
-    return _moved(hub, device, name, have, have + len(data))
-
-
-def _complete(hub: Hub, device: Device, name: str, have: int, data: bytes) -> tuple[Took, int]:
-    total = have + len(data)
-    if data:
-        hub.blobs.write(name, have, data)
-    if hub.blobs.finish(name, total):
-        return (Took.KEPT, total) if _moved(hub, device, name, have, total) else (Took.ELSEWHERE, total)
-    _moved(hub, device, name, have, 0)
-    return Took.WRONG, 0
-
-
-def _moved(hub: Hub, device: Device, name: str, before: int, have: int) -> bool:
-    with hub.store.transaction(device.programme) as db:
-        return films.moved(db, name.partition("/")[2], before, have)

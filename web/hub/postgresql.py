@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -159,6 +160,10 @@ class Postgresql(store.Store):
     def reading(self, programme: str = "") -> AbstractContextManager[Transaction]:
         """One moment, whatever others commit meanwhile."""
         return self._begun("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", programme)
+
+    def backup(self, file: Path) -> None:
+        """PostgreSQL has programs of its own for that."""
+        raise Misconfigured("database.postgresql: make its backups with pg_dump, or with pg_basebackup and its log.")
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from flask import Flask
 from edge import box
 from edge.errors import Misconfigured
 from web import server
-from web.hub import accounts, app, here, keys, sites
+from web.hub import accounts, app, films, here, keys, sites, sqlite
 from web.hub.config import Config, load
 from web.hub.records import Site
 from web.hub.store import PROGRAMME, Store, now, open_store
@@ -90,6 +90,66 @@ def serve(config: Config) -> None:
         click.echo(f"Hub     https://{host}:{port}/")
 
     run(config, stop, ready)
+
+
+def check(held: here.Hub) -> Iterator[str]:
+    """Hold the pictures against the database, which may be a backup's or have a backup's pictures; gives what was put right.
+
+    Where bytes are missing their number is put right, and their box sends them again.
+    """
+    with held.store.reading() as db:
+        names = sites.programmes(db)
+    for name in names:
+        after = ""
+        while True:
+            with held.store.reading(name) as db:
+                batch = films.objects(db, after)
+            if not batch:
+                break
+            for after, have in batch:
+                if (size := held.blobs.size(f"{name}/{after}")) < have:
+                    with held.store.transaction(name) as db:
+                        films.moved(db, after, have, size)
+                    yield f"{after}: {have - size} bytes are missing; its box sends them again."
+
+
+@hub.command("check")
+@click.pass_obj
+def checked(config: Config) -> None:
+    """See whether keys, database and pictures are there and fit together; run it after a restore."""
+    held = here.open_hub(config)
+    with closing(held.store):
+        wrong = 0
+        for sentence in check(held):
+            wrong += 1
+            click.echo(sentence)
+    click.echo(f"Keys, database and pictures are there. {wrong} pictures were put right.")
+
+
+@hub.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_obj
+def backup(config: Config, file: Path) -> None:
+    """Write the database to a file, while the hub is at work. Keep keys.pem and tls.pem elsewhere, and the pictures too."""
+    with closing(open_store(config)) as store:
+        store.backup(file)
+    click.echo(f"{file} is written. Keep a copy of {config.state}/keys.pem and tls.pem, once, where nobody else comes.")
+
+
+@hub.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.pass_obj
+def restore(config: Config, file: Path) -> None:
+    """Put a backup in the place of the database, while the hub is stopped. Boxes send again what it lacks, by themselves."""
+    if config.database.postgresql:
+        raise Misconfigured("database.postgresql: restore it with pg_restore, then run: outpost hub check")
+    sqlite.restore(Path(config.state), file)
+    held = here.open_hub(config)
+    with closing(held.store):
+        wrong = sum(1 for _ in check(held))
+    click.echo(
+        f"Restored. {wrong} pictures were put right. Start the hub: every box sends what is missing when it next asks."
+    )
 
 
 def programme_of(store: Store, name: str) -> str:

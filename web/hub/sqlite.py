@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from edge.errors import Misconfigured, Transient
@@ -100,7 +102,43 @@ class Sqlite(store.Store):
         """Beside the writer."""
         return self._begun("BEGIN", programme)
 
+    def backup(self, file: Path) -> None:
+        """Page by page, beside the writer; the file is whole once it has its name."""
+        if file.exists():
+            raise Misconfigured(f"{file} is there already. Name a file that is not.")
+        fresh = file.with_name(f"{file.name}.new")
+        try:
+            fresh.unlink(missing_ok=True)
+            with closing(self._connect()) as source, closing(sqlite3.connect(fresh)) as target:
+                source.backup(target)
+            with fresh.open("rb+") as written:
+                os.fsync(written.fileno())
+            fresh.rename(file)
+        except (OSError, sqlite3.Error) as error:
+            raise Misconfigured(f"{file} cannot be written ({error}).") from error
+
     def close(self) -> None:
         """Close the idle connections."""
         while not self._idle.empty():
             self._idle.get().close()
+
+
+def restore(state: Path, file: Path) -> None:
+    """Put a backup in the place of the database in `state`; what was there is kept beside it. Raises `Misconfigured`."""
+    try:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as read:
+            if read.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
+                raise Misconfigured(f"{file} is damaged. Take another backup.")
+            read.execute("SELECT value FROM hub WHERE key = 'version'")
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = state / f"{DATABASE}.new"
+        shutil.copyfile(file, fresh)
+        with fresh.open("rb+") as written:
+            os.fsync(written.fileno())
+        with alone(state):
+            for old in (f"{DATABASE}-wal", f"{DATABASE}-shm", DATABASE):
+                if (state / old).exists():
+                    (state / old).rename(state / old.replace(DATABASE, f"{DATABASE}.before"))
+            fresh.rename(state / DATABASE)
+    except (OSError, sqlite3.Error) as error:
+        raise Misconfigured(f"{file} is no backup of a hub ({error}).") from error

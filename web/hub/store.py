@@ -53,6 +53,10 @@ class Store(abc.ABC):
         """A view of one moment that changes nothing and waits for nobody."""
 
     @abc.abstractmethod
+    def backup(self, file: Path) -> None:
+        """Write all of it to a new file while it is at work. Raises `Misconfigured` where that is done otherwise."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Give the connections back."""
 

@@ -147,7 +147,10 @@ def append(sha256: str) -> flask.typing.ResponseReturnValue:
     hub, at, size = here.hub(), _number("Upload-Offset"), _number("Upload-Length", needed=False)
     assert at is not None
     device = _device(parcel.request("PATCH", request.path, at))
-    took, have = objects.append(hub, device, sha256, at, size, request.environ["wsgi.input"].read)
+    try:
+        took, have = objects.append(hub, device, sha256, at, size, request.environ["wsgi.input"].read)
+    except OSError:  # the link was cut or silent for too long; most probably nobody hears this
+        return _said(408, "The link was silent for too long; what came is kept.")
     status, sentence = {
         Took.KEPT: (204, ""),
         Took.UNKNOWN: (404, "No event of this site has announced that object."),
