@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from edge.cli import config_of
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered, Unreadable
 from edge.state import installed
+from models import runtimes
 from models.bundle import SHIPPED, Bundle, Mismatch, load
 
 if TYPE_CHECKING:
@@ -40,9 +42,21 @@ def list_models(ctx: click.Context) -> None:
             manifest = bundle.manifest
             looked_for = ", ".join(finding.label for finding in manifest.findings)
             words = f"{manifest.id} {manifest.version}  {looked_for}  signed by {authorities.signer(bundle, config)}"
+            if folder == used:
+                words += "".join(_runtimes(bundle, config))
         except (Mismatch, OSError, ValueError) as error:
             words = f"cannot be used: {error}"
         click.echo(f"{'*' if folder == used else ' '} {folder.name[:12]}  {words}")
+
+
+def _runtimes(bundle: Bundle, config: Config) -> Iterator[str]:
+    """What came of each runtime here, tried now, and which one the worker takes."""
+    found = runtimes.tried(bundle, config.worker.threads)
+    remembered = installed.runtime(Path(config.state), bundle.digest)
+    chosen = config.worker.runtime or remembered or runtimes.fastest(found)
+    for name, one in found.items():
+        said = one.why if one.milliseconds is None else f"agrees, {one.milliseconds:.1f} ms a film"
+        yield f"\n    {'*' if name == chosen else ' '} {name}  {said}"
 
 
 @models.command()

@@ -80,6 +80,12 @@ class Worker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Folder of the model bundle; empty takes what `outpost models activate` put into use, else the shipped one"
         ),
     ] = ""
+    runtime: Annotated[
+        Literal["", "onnx", "openvino", "litert"],
+        Meta(
+            description="What runs the model; empty takes the fastest that agrees on this device, tried once and remembered"
+        ),
+    ] = ""
     authorities: Annotated[
         tuple[str, ...],
         Meta(

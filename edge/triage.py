@@ -15,7 +15,7 @@ from typing import Any
 import click
 import msgspec
 
-from edge import box, words
+from edge import box, passport, words
 from edge import config as settings
 from edge.cli import config_of
 from edge.config import Config, Intake
@@ -43,7 +43,11 @@ def triage(ctx: click.Context, paths: tuple[Path, ...], as_json: bool, out: Path
     files = sorted_files(paths)
     with tempfile.TemporaryDirectory(prefix="outpost-triage-") as folder:
         asked = config_of(ctx)
-        config = msgspec.structs.replace(asked, state=folder, intake=Intake(disk_floor_mib=0))
+        # to try every runtime pays for a box, not for a few films: without a word in the settings the reference is taken
+        worker = msgspec.structs.replace(
+            asked.worker, bundle=str(passport.folder(asked)), runtime=asked.worker.runtime or "onnx"
+        )
+        config = msgspec.structs.replace(asked, state=folder, intake=Intake(disk_floor_mib=0), worker=worker)
         films: list[tuple[Path, Film]] = []
         names = called(files)
         with click.progressbar(length=len(files), label="Assessing", file=sys.stderr) as bar:

@@ -29,10 +29,12 @@ from edge.config import Config
 from edge.errors import Misconfigured, Tampered
 from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition, Signals
 from edge.stages import decide, decode, gate, header, match
-from edge.state import arrivals, audit, notices, orders, outbox, phantoms, queue, results, scores
+from edge.state import arrivals, audit, installed, notices, orders, outbox, phantoms, queue, results, scores
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
 from edge.validity.calibration import Calibration
+from models import runtimes
+from models.backends import BACKENDS
 from models.bundle import Bundle, Mismatch
 from models.bundle import load as load_bundle
 from models.model import Model, Probability
@@ -50,9 +52,14 @@ class Reader:
     """The model as this box uses it: at one operating point, under one device UID."""
 
     def __init__(
-        self, bundle: Bundle, operating_point: str, threads: int, calibration: Calibration | None = None
+        self,
+        bundle: Bundle,
+        operating_point: str,
+        threads: int,
+        calibration: Calibration | None = None,
+        runtime: str = "",
     ) -> None:
-        self.model = Model(bundle, threads)
+        self.model = Model(bundle, threads, runtime)
         self.name = f"{bundle.manifest.id} {bundle.manifest.version}"
         self.operating_point = operating_point
         self.calibration = calibration
@@ -93,13 +100,31 @@ def open_reader(config: Config, store: sqlite3.Connection | None = None) -> Read
         point, calibration = bundle.manifest.default_operating_point, None
         if store is not None:
             point, calibration = passport.in_use(store, bundle)
-        reader = Reader(bundle, point, config.worker.threads, calibration)
+        runtime = config.worker.runtime or installed.runtime(Path(config.state), bundle.digest) or ""
+        reader = Reader(bundle, point, config.worker.threads, calibration, runtime)
         reader.model.self_test()
     except Mismatch as error:
         raise Tampered(f"model {path.name}: {error}. Install the model again; films are kept until then.") from error
     except (OSError, ValueError, KeyError) as error:
         raise Misconfigured(f"model {path.name}: {error}. Check worker.bundle in the settings.") from error
     return reader
+
+
+def settle(config: Config) -> None:
+    """Find the fastest runtime that agrees on this device, once for a bundle, and remember it.
+
+    Where no runtime can be used nothing is remembered: the reference is then loaded, and says why it cannot be.
+    """
+    state = Path(config.state)
+    try:
+        bundle = load_bundle(passport.folder(config))
+    except (Mismatch, OSError):
+        return  # `open_reader` says so
+    there = [name for name in bundle.manifest.runtimes if name in BACKENDS and runtimes.installed(name)]
+    if config.worker.runtime or len(there) < 2 or installed.runtime(state, bundle.digest) is not None:
+        return
+    if (chosen := runtimes.fastest(runtimes.tried(bundle, config.worker.threads))) is not None:
+        installed.remember(state, bundle.digest, chosen)
 
 
 def assess(path: Path, reader: Reader, supplied_age: float | None = None, order: Order | None = None) -> Assessment:
@@ -320,6 +345,7 @@ class Worker:
             self.reader.operating_point,
             self.reader.calibration,
         ):
+            settle(self.config)
             self.reader = open_reader(self.config, self.store)
             bundle, self._tested = self.reader.model.bundle, False
             with transaction(self.store):
@@ -380,6 +406,7 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
             queue.release(store, "the worker stopped before it was done")
             phantoms.release(store)
         try:
+            settle(config)
             worker = Worker(config, store)
             with transaction(store):
                 notices.clear(store, "worker")

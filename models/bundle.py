@@ -82,6 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[Domain, ...]
     findings: tuple[Finding, ...]
     sources: tuple[Source, ...]
+    runtimes: dict[str, str] = msgspec.field(default_factory=lambda: {"onnx": "model.onnx"})
+    """The file that each runtime takes; the first is the reference, on which everything was measured."""
     outputs: int = 0
     """Labels that the network gives; 0 where each belongs to a finding."""
 
@@ -119,6 +121,11 @@ def load(path: Path) -> Bundle:
             raise Mismatch(f"{name}: a bundle's files lie in its own folder")
         if hashlib.sha256((path / name).read_bytes()).hexdigest() != expected:
             raise Mismatch(f"{name}: its hash is not the one in the manifest")
+    for runtime, name in manifest.runtimes.items():
+        if name not in manifest.files:
+            raise Mismatch(f"runtime {runtime}: {name} is no file of the bundle")
+    if not manifest.runtimes:
+        raise Mismatch("manifest.toml: no runtime")
     domains = {domain.key for domain in manifest.domains}
     for finding in manifest.findings:
         if finding.domain not in domains:

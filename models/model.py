@@ -49,10 +49,14 @@ class Probability:
 class Model:
     """A bundle, loaded and ready on this device."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, runtime: str = "") -> None:
+        """Without a runtime the bundle's reference is taken."""
         self.bundle = bundle
         self.manifest = bundle.manifest
-        self._backend = backends.load("onnx", bundle.path / "model.onnx", threads)
+        self.runtime = runtime or next(iter(bundle.manifest.runtimes))
+        if self.runtime not in bundle.manifest.runtimes:
+            raise Mismatch(f"runtime {self.runtime}: this bundle is not made for it")
+        self._backend = backends.load(self.runtime, bundle.path / bundle.manifest.runtimes[self.runtime], threads)
         with np.load(bundle.path / "gate.npz") as arrays:
             self._gate = {name: arrays[name] for name in arrays.files}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edge import config as settings
-from edge.config import Config, Intake, Sink, Web
+from edge.config import Config, Intake, Sink, Web, Worker
 from edge.records import Film
 from edge.state import results
 from edge.state.store import open_store
@@ -65,6 +65,7 @@ class Box:
                 state=str(folder / "box"),
                 intake=Intake(port=free_port(), disk_floor_mib=0, watch=tuple(map(str, watch))),
                 web=Web(port=free_port(), join_port=free_port()),
+                worker=Worker(runtime="onnx"),  # every box of the tests would try all of them anew
                 sinks=tuple(sinks),
             )
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from edge import box, intake, pins
-from edge.config import Config, Intake, Web
+from edge.config import Config, Intake, Web, Worker
 from edge.errors import Misconfigured
 from edge.records import Film, Role
 from edge.samples import Sample, samples
@@ -30,7 +30,12 @@ POLL_SECONDS = 0.02
 def demo(once: bool) -> None:
     """Show a box at work: films in over DICOM, a ranked worklist out."""
     with tempfile.TemporaryDirectory(prefix="outpost-demo-") as folder:
-        config = Config(state=folder, intake=Intake(port=0, disk_floor_mib=0), web=Web(port=0, join_port=0))
+        config = Config(
+            state=folder,
+            intake=Intake(port=0, disk_floor_mib=0),
+            web=Web(port=0, join_port=0),
+            worker=Worker(runtime="onnx"),
+        )
         accept_for_demonstration(config)
         pin = people_for_demonstration(config)
         with (

@@ -39,6 +39,24 @@ def choice(state: Path) -> Choice:
         raise Tampered(f"{state / 'models' / 'active'}: {error}. Activate the model again.") from error
 
 
+def runtime(state: Path, digest: str) -> str | None:
+    """The runtime that was found to be the one for a bundle on this box; None where none was tried yet."""
+    try:
+        known = msgspec.json.decode((state / "models" / "runtimes").read_bytes(), type=dict[str, str])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    return known.get(digest)
+
+
+def remember(state: Path, digest: str, runtime: str) -> None:
+    """Keep the runtime for a bundle; only that of one bundle is kept, for trying again costs seconds."""
+    root = state / "models"
+    root.mkdir(parents=True, exist_ok=True)
+    new = root / "runtimes.new"
+    new.write_bytes(msgspec.json.encode({digest: runtime}))
+    new.rename(root / "runtimes")
+
+
 def folder(state: Path, digest: str) -> Path:
     """Where an installed bundle lies."""
     return state / "models" / digest

@@ -6,14 +6,33 @@ A backend takes a raw tensor and gives raw tensors; everything before and after 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-BACKENDS = {"onnx": ("models.backends.onnx", "OnnxRuntime", "pip install onnxruntime")}
-"""Name → module, class, and what to type when the runtime is missing."""
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a runtime's backend is, and how it gets onto the box."""
+
+    module: str
+    kind: str
+    packages: tuple[str, ...]
+    """Any of which brings it."""
+    hint: str
+    """What to type when it is missing."""
+
+
+BACKENDS = {
+    "onnx": Runtime("models.backends.onnx", "OnnxRuntime", ("onnxruntime",), "pip install onnxruntime"),
+    "openvino": Runtime("models.backends.openvino", "OpenVino", ("openvino",), "pip install openvino"),
+    "litert": Runtime(
+        "models.backends.litert", "LiteRt", ("ai_edge_litert", "tflite_runtime"), "pip install ai-edge-litert"
+    ),
+}
 
 
 class Backend(Protocol):
@@ -25,10 +44,10 @@ class Backend(Protocol):
 
 def load(name: str, path: Path, threads: int) -> Backend:
     """Load a model file. Raises ValueError, with what to type, when the runtime is not installed."""
-    module, kind, hint = BACKENDS[name]
+    runtime = BACKENDS[name]
     try:
-        found = getattr(importlib.import_module(module), kind)
+        found = getattr(importlib.import_module(runtime.module), runtime.kind)
     except ImportError as error:
-        raise ValueError(f"runtime {name} is not installed ({error}): {hint}") from error
+        raise ValueError(f"runtime {name} is not installed ({error}): {runtime.hint}") from error
     backend: Backend = found(path, threads)
     return backend

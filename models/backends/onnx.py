@@ -12,9 +12,6 @@ import onnxruntime
 class OnnxRuntime:
     """A model file (`.onnx`) on the processor."""
 
-    name = "onnx"
-    formats = (".onnx",)
-
     def __init__(self, path: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

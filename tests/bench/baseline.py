@@ -91,11 +91,25 @@ def study(path: str, network: tuple[nn.Sequential, nn.Linear], store: sqlite3.Co
         store.execute("INSERT INTO result VALUES (?, ?)", (path, json.dumps(result)))
 
 
+def forward(network: tuple[nn.Sequential, nn.Linear]) -> None:
+    """The network alone, once for each line of standard input."""
+    features, classifier = network
+    image = torch.rand(1, 1, SIZE, SIZE)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        with torch.no_grad():
+            classifier(features(image).mean((2, 3)))
+        print(json.dumps({"ms": (time.perf_counter() - start) * 1000}), flush=True)
+
+
 def main() -> None:
-    """Serve studies from standard input, one path a line."""
+    """Serve studies from standard input, one path a line; with `network` in place of a database the network alone."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = densenet121()
+    if sys.argv[1] == "network":
+        forward(network)
+        return
     store = sqlite3.connect(sys.argv[1])
     store.execute("CREATE TABLE IF NOT EXISTS result (path TEXT, result TEXT)")
     for line in sys.stdin:
