@@ -225,11 +225,14 @@ class Courier:
         status, headers, _ = self.ask("HEAD", path, self.headers("HEAD", path), b"")
         return status, int(headers.get("Upload-Offset", -1))
 
-    def patch(self, data: bytes, offset: int, size: int | None = None, sha256: str = SHA) -> tuple[int, int]:
-        """Send bytes; status, and how many the hub has then."""
+    def patch(
+        self, data: bytes | Iterator[bytes], offset: int, size: int | None = None, sha256: str = SHA
+    ) -> tuple[int, int]:
+        """Send bytes, in chunks where they come one by one; status, and how many the hub has then."""
         path = f"/sync/objects/{sha256}"
         headers = self.headers("PATCH", path, offset) | {"Upload-Offset": str(offset)}
         headers |= {} if size is None else {"Upload-Length": str(size)}
+        headers |= {} if isinstance(data, bytes) else {"Transfer-Encoding": "chunked"}
         status, answer, _ = self.ask("PATCH", path, headers, data)
         return status, int(answer.get("Upload-Offset", -1))
 
@@ -304,8 +307,8 @@ class Served:
 def over(connection: http.client.HTTPSConnection) -> Any:
     """Ask over one connection, which is kept."""
 
-    def ask(method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any, bytes]:
-        connection.request(method, path, body or None, headers)
+    def ask(method: str, path: str, headers: dict[str, str], body: bytes | Iterator[bytes]) -> tuple[int, Any, bytes]:
+        connection.request(method, path, body or None, headers, encode_chunked=not isinstance(body, bytes))
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -271,6 +272,13 @@ def test_one_connection_carries_a_day_and_a_cut_keeps_what_came(tmp_path: Path) 
         box.tell(result(1), image(1, DATA, SHA))
         assert box.patch(DATA, 5) == (409, 0)  # refused while its body is on the way
         assert box.have() == (204, 0) and connection.sock.getsockname() == local, "the connection was not kept"
+        assert box.patch(iter([DATA]), 7) == (409, 0)  # so is one that comes in chunks
+        small = b"small"
+        name = hashlib.sha256(small).hexdigest()
+        box.tell(image(2, small, name), first=3)
+        assert box.patch(iter([small[:2]]), 0, sha256=name) == (204, 2)
+        assert box.patch(iter([small[2:], b"too", b" much"]), 2, sha256=name) == (204, 5)
+        assert box.have(name) == (204, 5) and connection.sock.getsockname() == local
         path = f"/sync/objects/{SHA}"
         headers = box.headers("PATCH", path, 0) | {"Upload-Offset": "0", "Content-Length": str(len(DATA))}
         connection.putrequest("PATCH", path)
@@ -281,5 +289,16 @@ def test_one_connection_carries_a_day_and_a_cut_keeps_what_came(tmp_path: Path) 
         connection.close()
         box = replaced(box, served)
         until(lambda: box.have()[1] > 8192, "the rest of what came is kept")
+        have = box.have()[1]
+        path, chunk = f"/sync/objects/{SHA}", DATA[have : have + 4096]
+        cut = served.connect()
+        cut.putrequest("PATCH", path)
+        for header in (
+            box.headers("PATCH", path, have) | {"Upload-Offset": str(have), "Transfer-Encoding": "chunked"}
+        ).items():
+            cut.putheader(*header)
+        cut.endheaders(b"1000\r\n" + chunk + b"\r\n1000\r\nhalf a chunk")
+        cut.close()
+        until(lambda: box.have()[1] == have + 4096, "the whole chunk is kept")
         have = box.have()[1]
         assert box.patch(DATA[have:], have) == (204, len(DATA))

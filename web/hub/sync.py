@@ -12,6 +12,7 @@ import io
 import logging
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 
 import flask
 import msgspec
@@ -149,7 +150,10 @@ def append(sha256: str) -> flask.typing.ResponseReturnValue:
     device = _device(parcel.request("PATCH", request.path, at))
     try:
         took, have = objects.append(hub, device, sha256, at, size, request.environ["wsgi.input"].read)
-    except OSError:  # the link was cut or silent for too long; most probably nobody hears this
+    except (
+        OSError,
+        ValueError,
+    ):  # the link was cut, within a chunk or not, or silent for too long; hardly anybody hears this
         return _said(408, "The link was silent for too long; what came is kept.")
     status, sentence = {
         Took.KEPT: (204, ""),
@@ -159,6 +163,16 @@ def append(sha256: str) -> flask.typing.ResponseReturnValue:
     }[took]
     answer = _said(status, sentence)
     answer.headers["Upload-Offset"] = str(have)
+    return answer
+
+
+@pages.after_request
+def _to_its_end(answer: Response) -> Response:
+    """A body in chunks is read to its end, also where it was refused: else its rest would be taken for the next request."""
+    if request.environ.get("wsgi.input_terminated") or "chunked" in request.headers.get("Transfer-Encoding", ""):
+        with suppress(OSError, ValueError):
+            while request.environ["wsgi.input"].read(PARCEL_BYTES):
+                pass
     return answer
 
 
