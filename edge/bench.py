@@ -82,8 +82,14 @@ def ratio(ours: list[float], theirs: list[float]) -> Ratio:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="Rounds per figure.")
-def bench(as_json: bool, rounds: int) -> None:
+@click.option("--sync", is_flag=True, help="Measure instead what arrives when over a bad link; needs root.")
+def bench(as_json: bool, rounds: int, sync: bool) -> None:
     """Measure ratios against the baseline, in one run."""
+    if sync:
+        from edge import bench_sync
+
+        bench_sync.bench(as_json)
+        return
     if find_spec("torch") is None or find_spec("tests.bench.baseline") is None:
         raise Misconfigured("the baseline needs a checkout of the project and PyTorch: pip install -e '.[train]'")
     with tempfile.TemporaryDirectory(prefix="outpost-bench-") as name:

@@ -46,10 +46,10 @@ CHUNK = timedelta(seconds=1.5)
 TURN = 16
 """One in so many things is that which has waited longest, whatever its lane, so that nothing starves."""
 FIRST = timedelta(seconds=1)
-SOON = timedelta(seconds=8)
-"""A hub that cannot be reached is tried at least this often while something urgent waits."""
-SELDOM = timedelta(minutes=1)
-"""And this often otherwise."""
+SOON = timedelta(seconds=2)
+"""A hub that cannot be reached is tried at least this often while something urgent waits: links are up for seconds."""
+SELDOM = timedelta(seconds=15)
+"""And this often otherwise: a try is two packets."""
 REFUSED = timedelta(minutes=15)
 """One that answers and does not take this box's parcels is asked at least this often."""
 AWAY = {Trouble.UNREACHABLE, Trouble.CLOSED, Trouble.HANGS}
@@ -316,7 +316,7 @@ def run(config: Config, stop: threading.Event) -> None:
                 pause = link.step()
             except (OSError, sqlite3.Error):  # a full disk, a lock held for too long
                 log.exception("the box could not talk with its hub; it tries again")
-                pause = SELDOM / 60
+                pause = FIRST
             stop.wait(min(pause.total_seconds(), 1.0))
 
 

@@ -67,12 +67,14 @@ class Profile:
         """Whether the link is up so many seconds after its start."""
         return not self.up or elapsed % (self.up + self.down) < self.up
 
-    def up_since(self, elapsed: float) -> float:
-        """When, in seconds after its start, the link came up for the time at hand, or will where it is down."""
-        if not self.up:
-            return 0.0
-        cycles, within = divmod(elapsed, self.up + self.down)
-        return (cycles + (within >= self.up)) * (self.up + self.down)
+    def up_seconds(self, first: float, last: float) -> float:
+        """For how many of the seconds between two moments after its start the link was up."""
+
+        def until(elapsed: float) -> float:
+            cycles, within = divmod(elapsed, self.up + self.down)
+            return cycles * self.up + min(within, self.up)
+
+        return until(last) - until(first) if self.up else last - first
 
 
 TWO_G = Profile(loss=0.10, up=45, down=20)

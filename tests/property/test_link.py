@@ -407,12 +407,12 @@ def test_a_hub_that_is_away_is_asked_seldom_and_at_once_when_it_matters(tmp_path
         end, asked = made.now + timedelta(hours=1), made.wire.asked
         while made.now < end:
             made.now += max(made.link.step(), timedelta(milliseconds=200))
-        assert 50 <= made.wire.asked - asked <= 90
+        assert 200 <= made.wire.asked - asked <= 330
         asked, end = made.wire.asked, made.now + timedelta(minutes=5)
         made.say(Lane.URGENT)
         while made.now < end:
             made.now += max(min(made.link.step(), timedelta(seconds=1)), timedelta(milliseconds=200))
-        assert 35 <= made.wire.asked - asked <= 60
+        assert 130 <= made.wire.asked - asked <= 210
         assert sync.standing(made.store).trouble is Trouble.UNREACHABLE
         made.quiet()
         stood = sync.standing(made.store)

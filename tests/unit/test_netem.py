@@ -82,14 +82,16 @@ def test_losses_in_bursts_are_as_many_and_come_together() -> None:
     assert sum(bursts) / len(bursts) == pytest.approx(5, rel=0.15)
 
 
-@given(st.floats(1, 100), st.floats(0.5, 100), st.floats(0, 1e4))
-def test_the_link_is_up_after_it_came_up(up: float, down: float, elapsed: float) -> None:
+@given(st.integers(1, 100), st.integers(1, 100), st.integers(0, 500), st.integers(0, 500))
+def test_seconds_in_which_the_link_was_up(up: int, down: int, first: int, more: int) -> None:
     profile = Profile(up=up, down=down)
-    since = profile.up_since(elapsed)
-    if profile.is_up(elapsed):
-        assert since - 1e-6 <= elapsed <= since + up + 1e-6
-    else:
-        assert elapsed - 1e-6 <= since <= elapsed + down + 1e-6
+    counted = sum(profile.is_up(second + 0.5) for second in range(first, first + more))
+    assert profile.up_seconds(first, first + more) == pytest.approx(counted)
+
+
+def test_a_link_without_outages_is_always_up() -> None:
+    assert Profile().is_up(1e6)
+    assert Profile().up_seconds(3, 8) == 5
 
 
 @given(st.lists(st.tuples(st.integers(1, 1500), st.floats(0, 2), st.booleans()), max_size=60))

@@ -1,0 +1,206 @@
+"""`outpost bench --sync`: what arrives when over a bad link, beside what others make of the same link at the same time.
+
+Each way has links of its own, all equally bad and all at once: this box's courier to its hub, a STOW-RS client to Orthanc, a tus
+client to its server. Every way has 100 MB to send and, from time to time, an urgent result with the beginning of its film. What
+counts is for how long the link was up between the moment when something was there to be sent and the moment when all of it was
+kept at the other end: an outage is nobody's fault. The parts are in `tests/bench/uploads.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from edge.cards import Lane
+from edge.errors import Misconfigured
+from edge.netem import FAR, HOSTILE, NEAR, TWO_G, Link, Profile
+
+PROFILES = {"10 % loss": TWO_G, "30 % loss": HOSTILE}
+OURS, STOW, TUS = "Outpost", "STOW-RS to Orthanc", "tus"
+PARTS = {OURS: ("hub", "box"), STOW: ("orthanc", "stow"), TUS: ("tusd", "tus")}
+"""By way, what runs where things arrive and where they come from."""
+AIMS = {
+    ("10 % loss", "result"): 15.0,
+    ("10 % loss", "prefix"): 60.0,
+    ("30 % loss", "result"): 45.0,
+    ("30 % loss", "prefix"): 240.0,
+}
+"""Seconds at the 95th percentile that this project has set itself."""
+LINKS = 3
+"""Of this box: more urgent results in the same time."""
+SECONDS = 330.0
+LAST_SECONDS = 65.0
+"""So long before the end nothing more becomes urgent: what was must have its time."""
+EVERY_SECONDS = 23.0
+"""So often a result is urgent: this falls on every moment of the link's 65 seconds."""
+BACKLOG = 25
+"""Films of 4 MB."""
+READY_SECONDS = 8.0
+"""So long the servers have to start."""
+
+
+@dataclass
+class Run:
+    """One link with what runs at its ends."""
+
+    way: str
+    folder: Path
+    link: Link
+    plan: list[dict[str, Any]]
+    begin: float = 0.0
+    """On the machine's monotonic clock; the plan's times are after it."""
+    arrived: dict[str, float] = field(default_factory=dict)
+    """By name, when an item was whole at the far end, on the machine's monotonic clock."""
+    kept: int = 0
+    """Bytes that need not be sent again."""
+
+    def hear(self, lines: IO[str]) -> None:
+        """Take down what the far end says."""
+        for line in lines:
+            said = json.loads(line)
+            self.kept = said["kept"]
+            for name in said["names"]:
+                self.arrived[name] = said["at"]
+
+    def waits(self, lane: Lane, end: float) -> list[tuple[float, bool]]:
+        """For each item of a lane the seconds for which the link was up until it had arrived, and whether it has."""
+        found = []
+        for item in (one for one in self.plan if one["lane"] == lane):
+            at = self.arrived.get(str(item["number"]))
+            since = self.begin + item["at"] - self.link.start
+            up = self.link.profile.up_seconds(since, (end if at is None else at) - self.link.start)
+            found.append((up, at is not None))
+        return found
+
+
+def bench(as_json: bool) -> None:
+    """Measure every way on every profile, and say it. Raises `Misconfigured` where something is missing."""
+    if find_spec("tests.bench.uploads") is None:
+        raise Misconfigured("the bench of sync needs a checkout of the project")
+    ways = [OURS] * LINKS + ([STOW] if Path("/usr/sbin/Orthanc").exists() else [])
+    ways += [TUS] if find_spec("tuspyserver") and find_spec("tusclient") else []
+    figures = {name: measured(name, profile, ways) for name, profile in PROFILES.items()}
+    click.echo(json.dumps(figures, indent=1) if as_json else told(figures))
+
+
+def measured(name: str, profile: Profile, ways: Sequence[str]) -> dict[str, Any]:
+    """Every way's figures on one profile."""
+    with tempfile.TemporaryDirectory(prefix="outpost-bench-") as folder, ExitStack() as stack:
+        runs = []
+        for number, way in enumerate(ways):
+            one = Run(way, Path(folder) / str(number), Link(replace(profile), seed=number), day(number))
+            one.folder.mkdir()
+            (one.folder / "plan.json").write_text(json.dumps(one.plan), encoding="utf-8")
+            if way == OURS:
+                subprocess.run([*part("prepare"), str(one.folder)], check=True)
+            runs.append(one)
+        begin = time.monotonic() + READY_SECONDS
+        for one in runs:
+            start(one, begin, stack)
+        with click.progressbar(length=int(READY_SECONDS + SECONDS), label=f"{name:<10}", file=sys.stderr) as bar:
+            while (left := begin + SECONDS - time.monotonic()) > 0:
+                time.sleep(min(1.0, left))
+                bar.update(1)
+        end = time.monotonic()
+        return {
+            way: summary([one for one in runs if one.way == way], end)
+            for way in PARTS
+            if way in {one.way for one in runs}
+        }
+
+
+def day(number: int) -> list[dict[str, Any]]:
+    """What there is to send over one of the links, each at another moment of its outages."""
+    plan = [{"number": at, "lane": Lane.BULK, "at": 0.0} for at in range(1, BACKLOG + 1)]
+    at, film = 3 + number * EVERY_SECONDS / LINKS, 1000
+    while at < SECONDS - LAST_SECONDS:
+        plan += [
+            {"number": film, "lane": Lane.URGENT, "at": at},
+            {"number": film + 1, "lane": Lane.URGENT_IMAGE, "at": at},
+        ]
+        at, film = at + EVERY_SECONDS, film + 2
+    return plan
+
+
+def start(one: Run, begin: float, stack: ExitStack) -> None:
+    """Start a link and both of its ends; `stack` ends them."""
+    one.begin = begin
+    stack.enter_context(one.link)
+    server, client = PARTS[one.way]
+    log = stack.enter_context((one.folder / "log").open("w", encoding="utf-8"))
+    far = subprocess.Popen(
+        one.link.command(FAR, *part(server), str(one.folder), str(begin)), stdout=subprocess.PIPE, stderr=log, text=True
+    )
+    assert far.stdout is not None
+    threading.Thread(target=one.hear, args=(far.stdout,), daemon=True).start()
+    near = subprocess.Popen(one.link.command(NEAR, *part(client), str(one.folder), str(begin)), stderr=log)
+    for process in (far, near):
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+
+
+def part(name: str) -> list[str]:
+    """The command of one part."""
+    return [sys.executable, "-W", "ignore", "-m", "tests.bench.uploads", name]
+
+
+def summary(runs: Sequence[Run], end: float) -> dict[str, Any]:
+    """The figures of one way, over all its links."""
+    figures: dict[str, Any] = {}
+    for what, lane in (("result", Lane.URGENT), ("prefix", Lane.URGENT_IMAGE)):
+        waits = sorted(wait for one in runs for wait in one.waits(lane, end))
+        ranked = waits[math.ceil(0.95 * len(waits)) - 1]
+        figures[what] = {
+            "count": len(waits),
+            "arrived": sum(arrived for _, arrived in waits),
+            "median": round(waits[len(waits) // 2][0], 1),
+            "p95": round(ranked[0], 1),
+            "p95 is a lower bound": not all(arrived for seconds, arrived in waits if seconds <= ranked[0]),
+            "longest": round(waits[-1][0], 1),
+        }
+    carried = sum(one.link.count()[0].carried for one in runs)
+    figures["kept of what used the link"] = round(sum(one.kept for one in runs) / carried, 2) if carried else 0.0
+    figures["kept bytes a link"] = sum(one.kept for one in runs) // len(runs)
+    return figures
+
+
+def told(figures: dict[str, Any]) -> str:
+    """The figures as people read them."""
+    lines = [
+        "64 kbit/s, 600 ms, 45 s up and 20 s down, 100 MB waiting; seconds for which the link was up until all had arrived",
+        f"{os.cpu_count()} cores; {LINKS} links of this box, one of each other, {SECONDS:.0f} s each",
+    ]
+    for profile, ways in figures.items():
+        for what in ("result", "prefix"):
+            lines += ["", f"{profile} each way, urgent {what if what == 'result' else 'first 32 kB of its film'}"]
+            ours = ways[OURS][what]["p95"]
+            for way, of in ways.items():
+                row = of[what]
+                more = "≥ " if row["p95 is a lower bound"] else ""
+                beside = "" if way == OURS else f"   {more}{row['p95'] / ours:.1f}×"
+                aim = AIMS[profile, what]
+                mark = ("" if way != OURS else " ✔" if row["p95"] <= aim else f" ✘ {aim:g} s was the aim") + beside
+                lines.append(
+                    f"  {way:<20} 95 % within {more}{row['p95']:6.1f} s, median {row['median']:6.1f} s,"
+                    f" {row['arrived']} of {row['count']} arrived{mark}"
+                )
+        lines += ["", f"{profile} each way, bytes kept for every byte that used the link"]
+        lines += [
+            f"  {way:<20} {of['kept of what used the link']:.2f} ({of['kept bytes a link'] / 1000:.0f} kB a link)"
+            for way, of in ways.items()
+        ]
+    return "\n".join(lines)
