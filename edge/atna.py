@@ -134,6 +134,7 @@ KINDS: dict[Event, Kind] = {
     Event.TAMPERED: Kind(
         Family.SECURITY_ALERT, "E", "Something is not what its hash or signature says", "110135", 12, person=False
     ),
+    Event.ENROLLED: Kind(Family.SECURITY_ALERT, "E", "The box was enrolled with a hub", "110132"),
     Event.BACKED_UP: Kind(Family.SECURITY_ALERT, "E", "A back-up was made", "110142"),
     Event.READ_OUT: Kind(Family.AUDIT_LOG_USED, "R", "The ledger was exported"),
 }

@@ -175,7 +175,7 @@ def worker(config: Config, patience: float = PATIENCE_SECONDS) -> Iterator[Worke
 @contextmanager
 def courier(config: Config) -> Iterator[None]:
     """The courier process of a box, for the length of the block; a box that has nobody to talk to has none."""
-    if not (config.sinks or config.audit.host or config.ris.host):
+    if not (config.sinks or config.audit.host or config.ris.host or config.hub.url):
         yield
         return
     process = CourierProcess(config)

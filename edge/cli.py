@@ -23,6 +23,7 @@ COMMANDS = {
     "courier": "edge.commands:courier",
     "web": "web.serve:web",
     "check": "edge.check:check",
+    "enrol": "edge.enrol:command",
     "models": "edge.bundles:models",
     "audit": "edge.ledger:commands",
     "commission": "edge.commission:commission",

@@ -141,7 +141,7 @@ def _serve(config: Config, sink: settings.Sink, desk: Desk, stop: threading.Even
 
 
 def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-    """Deliver results and the ledger, and ask the RIS, until `stop` is set or the parent process is gone."""
+    """Deliver results and the ledger, ask the RIS, and talk with the hub, until `stop` is set or the parent process is gone."""
     open_store(Path(config.state)).close()
     desk = Desk(config)
     threads = [
@@ -154,6 +154,10 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
         from edge import ris
 
         threads.append(threading.Thread(target=ris.run, args=(config, stop), name="ris", daemon=True))
+    if config.hub.url:
+        from edge import link
+
+        threads.append(threading.Thread(target=link.run, args=(config, stop), name="hub", daemon=True))
     for thread in threads:
         thread.start()
     ready()

@@ -53,6 +53,8 @@ SELDOM = timedelta(seconds=15)
 REFUSED = timedelta(minutes=15)
 """One that answers and does not take this box's parcels is asked at least this often."""
 AWAY = {Trouble.UNREACHABLE, Trouble.CLOSED, Trouble.HANGS}
+STATUS_SECONDS = 3600.0
+"""So often the hub is told how it stands with this box."""
 STRANGER = timedelta(seconds=5)
 """So often it is looked whether the box has been enrolled."""
 
@@ -300,11 +302,12 @@ def refused(reply: Reply) -> Receipt:
 
 def run(config: Config, stop: threading.Event) -> None:
     """Talk with the hub until `stop` is set. Whatever goes wrong costs this time and is tried again."""
+    from edge import outside  # brings in pydicom: only where there is a hub
     from edge.wire import Wire
 
     with closing(open_store(Path(config.state))) as store, closing(Wire(config.hub, lambda: _pin(store))) as wire:
         link = Link(config, store, wire)
-        before = (now(), time.monotonic())
+        before, told = (now(), time.monotonic()), -STATUS_SECONDS
         while not stop.is_set():
             at = (now(), time.monotonic())
             stepped = at[0] - before[0] - timedelta(seconds=at[1] - before[1])
@@ -313,6 +316,10 @@ def run(config: Config, stop: threading.Event) -> None:
                 if abs(stepped) > sync.JITTER:
                     with transaction(store):
                         sync.clock_moved(store, stepped)
+                if at[1] - told >= STATUS_SECONDS:
+                    told = at[1]
+                    with transaction(store):
+                        outside.tell_status(store, config, now())
                 pause = link.step()
             except (OSError, sqlite3.Error):  # a full disk, a lock held for too long
                 log.exception("the box could not talk with its hub; it tries again")

@@ -1,4 +1,6 @@
-"""Outside: this box's door toward the hub, made of its key, its model and every fixed text that it has.
+"""Outside: this box's door toward the hub, made of its key, its model and every fixed text that it has; and what goes through it.
+
+Each `tell_…` files what the hub may know, inside the transaction of what it tells, where the settings name a hub.
 
 `stages/deidentify` lets no other free text through, so whatever new sentence a result gets belongs in `words.py`, `vocabulary.py`
 or `stages/report/terms.py`; one that stands elsewhere stays home.
@@ -6,15 +8,25 @@ or `stages/report/terms.py`; one that stands elsewhere stays home.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
+
 from edge import vocabulary, words
-from edge.records import Reason
-from edge.stages.deidentify import Door
+from edge.cards import Lane, Packet, Seen, Status
+from edge.config import Config
+from edge.records import Assessment, Concern, Display, Outcome, Read, ReadKind, Reason, StoredFile, Urgency, Withheld
+from edge.stages.deidentify import Door, telling
 from edge.stages.report import terms
 from edge.stages.report.content import MANUFACTURER
-from edge.state import pseudonyms
+from edge.state import acceptances, arrivals, drift, notices, pseudonyms, reads, results, sync
+from edge.state.objects import Objects
+from edge.validity import packet
+from edge.validity.verdict import Verdict
 from models.bundle import Manifest
 
 
@@ -53,3 +65,131 @@ def _terms(manifest: Manifest) -> Iterator[terms.Term]:
         yield terms.Term(choice.scheme, choice.code, choice.text)
         yield terms.chosen(choice.key)
     yield from (terms.Term(finding.scheme, finding.code, finding.label) for finding in manifest.findings)
+
+
+def tell_result(
+    store: sqlite3.Connection,
+    config: Config,
+    manifest: Manifest,
+    arrival_id: int,
+    run: int,
+    assessment: Assessment,
+    pictured: bool,
+    at: datetime,
+) -> None:
+    """Tell the hub what a run of the stage line made of a film; `pictured` where its picture is going to be made."""
+    decision = assessment.decision
+    if not config.hub.url or (decision.refusal is not None and decision.refusal.reason is Reason.NOT_A_RADIOGRAPH):
+        return
+    row = arrivals.get(store, arrival_id)
+    arrival = arrivals.read(row)
+    way_out = door(Path(config.state), manifest, frozenset({decision.device_uid}))
+    same = arrivals.of_instance(store, arrival.sop_instance_uid)
+    name = sync.case(store, arrival_id, telling.case(arrival, same[:1] in ([], [arrival_id]), way_out))
+    shadow = acceptances.accepted(store) != decision.device_uid
+    body = telling.result(name, run, arrival, assessment.header, decision, row["supplied_age"], shadow, way_out)
+    urgent = decision.outcome is Outcome.IMMEDIATE or arrival.urgency is Urgency.STAT
+    lane = Lane.URGENT if urgent else Lane.ROUTINE
+    sync.tell(store, body, lane, at, about=f"result {arrival_id} {run}", arrival_id=arrival_id)
+    if not pictured:
+        tell_withheld(store, config, arrival_id, Withheld(Concern.UNREADABLE), at)
+    if urgent:
+        sync.hasten(store, arrival_id)
+
+
+def tell_image(
+    store: sqlite3.Connection,
+    config: Config,
+    arrival_id: int,
+    file: StoredFile,
+    shape: tuple[int, int],
+    display: Display,
+    at: datetime,
+) -> None:
+    """Tell the hub that a film's picture is there, which goes after it."""
+    name = sync.case_of(store, arrival_id)
+    if not config.hub.url or name is None:
+        return
+    lane = Lane.URGENT_IMAGE if sync.is_urgent(store, arrival_id) else Lane.ROUTINE_IMAGE
+    body = telling.image(name, file.sha256, file.size, shape, display)
+    sync.tell(store, body, lane, at, about=f"image {arrival_id}", arrival_id=arrival_id)
+
+
+def tell_withheld(store: sqlite3.Connection, config: Config, arrival_id: int, withheld: Withheld, at: datetime) -> None:
+    """Tell the hub that a film's picture stays home, and why."""
+    name = sync.case_of(store, arrival_id)
+    if not config.hub.url or name is None:
+        return
+    body = telling.stays_home(name, withheld)
+    sync.tell(store, body, Lane.ROUTINE, at, about=f"image {arrival_id}", arrival_id=arrival_id)
+
+
+def tell_read(store: sqlite3.Connection, config: Config, read: Read) -> None:
+    """Tell the hub what somebody said of a film, once they can no longer take it back; a referral makes the film go first."""
+    name = sync.case_of(store, read.arrival_id)
+    if not config.hub.url or name is None:
+        return
+    asks = read.kind is ReadKind.REFER
+    due = read.at if read.kind is ReadKind.IMPRESSION else read.at + reads.UNDO
+    sync.tell(
+        store,
+        telling.decided(name, read, Door(pseudonyms.key(Path(config.state)))),
+        Lane.URGENT if asks else Lane.PEOPLE,
+        read.at,
+        about=f"read {read.id}",
+        arrival_id=read.arrival_id,
+        due=due,
+    )
+    if asks:
+        sync.hasten(store, read.arrival_id)
+
+
+def take_back(store: sqlite3.Connection, read: Read) -> None:
+    """Have the hub never know of a decision that was taken back in time."""
+    sync.take_back(store, f"read {read.id}")
+
+
+def tell_seen(store: sqlite3.Connection, config: Config, returned: sync.Returned, by: str, at: datetime) -> bool:
+    """Tell the hub that a teleradiologist's read was opened here; says whether this is the first time."""
+    first = sync.see(store, returned.read.read, by, at)
+    if first and config.hub.url:
+        body = Seen(case=returned.read.case, read=returned.read.read)
+        sync.tell(store, body, Lane.PEOPLE, at, about=f"seen {body.read}", arrival_id=returned.arrival_id)
+    return first
+
+
+def tell_packets(store: sqlite3.Connection, config: Config, packets: Iterable[packet.Packet], at: datetime) -> None:
+    """Tell the hub what days looked like that have ended; one that is as it was told before is not told again."""
+    if not config.hub.url:
+        return
+    for one in packets:
+        body = Packet(edges=one.edges, day=one.day.isoformat(), data=packet.encode(one))
+        sync.tell(store, body, Lane.STATE, at, about=f"packet {one.edges} {one.day.isoformat()}")
+
+
+def tell_status(store: sqlite3.Connection, config: Config, at: datetime) -> None:
+    """Tell the hub how it stands with this box, where that has changed."""
+    if not config.hub.url:
+        return
+    free, decided = Objects(Path(config.state)).free_mib(), results.newest_decision(store)
+    model, device_uid = ("", "") if decided is None else (decided.model, decided.device_uid)
+    kept = drift.verdict(store)
+    body = Status(
+        version=version("outpost-cxr"),
+        model=model,
+        device_uid=device_uid,
+        accepted=bool(device_uid) and acceptances.accepted(store) == device_uid,
+        drift=_drift(kept),
+        disk_free_mib=free // 64 * 64,
+        films=arrivals.count(store),
+        unsent=len(sync.unsent(store)),
+        notices=tuple(notices.processes(store)),
+    )
+    sync.tell(store, body, Lane.STATE, at, about="status")
+
+
+def _drift(kept: drift.Verdict | None) -> str:
+    if kept is None:
+        return "learning"
+    found = msgspec.json.decode(kept.verdict, type=Verdict)
+    return "changed" if found.alarm is not None else "learning" if found.more_days or found.more_films else "quiet"

@@ -481,6 +481,23 @@ class Withheld:
     """For the technician, in English; never a patient's data."""
 
 
+class Fault(StrEnum):
+    """Why a parcel, or the rest of it, is not taken; `edge.words` has the sentence and the next step of each."""
+
+    NOT_A_PARCEL = "not_a_parcel"
+    NOT_FOR_US = "not_for_us"
+    """It was sealed to another receiver."""
+    UNKNOWN_SENDER = "unknown_sender"
+    REVOKED = "revoked"
+    """Its sender's key is no longer accepted."""
+    DAMAGED = "damaged"
+    """A section was changed on the way, or made by somebody else than it says."""
+    CUT = "cut"
+    """It ends before its last section."""
+    UNREADABLE = "unreadable"
+    """A section is whole and authentic, and cannot be understood: its sender is newer, or at fault."""
+
+
 class Trouble(StrEnum):
     """Why a result is not, or not quite, where it shall be; `edge.words` has the sentence and the next step of each."""
 

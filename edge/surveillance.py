@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from edge import words
+from edge import outside, words
 from edge.config import Config
 from edge.records import Assessment, Film
 from edge.state import arrivals, audit, drift, notices
@@ -22,6 +22,8 @@ from edge.validity import packet
 from edge.validity.packet import Packet, Stratum
 from edge.validity.verdict import Alarm, Verdict
 
+RETOLD = 14
+"""Days whose packets are told again where a decision that came late has changed them."""
 PROCESS = "drift"
 """Under this name drift is in the ledger and among the notices."""
 
@@ -79,10 +81,11 @@ def of_day(store: sqlite3.Connection, day: date) -> list[Packet]:
     return [_packet(edges, day, tallies) for edges, tallies in drift.of_day(store, day).items()]
 
 
-def look(store: sqlite3.Connection, device_uid: str, at: datetime) -> bool:
+def look(store: sqlite3.Connection, config: Config, device_uid: str, at: datetime) -> bool:
     """Look at all days that have ended, where another has since the last look; says whether there was one.
 
-    What is found goes into the ledger and before everybody's eyes in one transaction with the verdict.
+    What is found goes into the ledger, before everybody's eyes and, with the days' packets, to the hub, in one transaction with the
+    verdict.
     """
     edges, before = packet.edges(device_uid), drift.verdict(store)
     ended = drift.newest(store, edges)[1:]
@@ -90,8 +93,10 @@ def look(store: sqlite3.Connection, device_uid: str, at: datetime) -> bool:
         return False
     from edge.validity import watch  # needs numpy, and a box's pages do without
 
-    found = watch.look(days(store, edges)[:-1])
+    past = days(store, edges)[:-1]
+    found = watch.look(past)
     with transaction(store):
+        outside.tell_packets(store, config, past[-RETOLD:], at)
         known = None if before is None or before.edges != edges else before
         _tell(store, None if known is None else read(known), found, at)
         drift.keep(store, edges, ended[0], at, msgspec.json.encode(found).decode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.records import Breakage, Concern, Outcome, Reason, Trouble
+from edge.records import Breakage, Concern, Fault, Outcome, Reason, Trouble
 from edge.validity.verdict import Cause
 
 OUTCOMES: dict[Outcome, str] = {
@@ -148,6 +148,42 @@ RIS: dict[Trouble, tuple[str, str]] = {
     ),
 }
 """The same troubles, of the system that orders come from."""
+
+HUB: dict[Trouble, tuple[str, str]] = {
+    **TROUBLES,
+    Trouble.TLS: (
+        "The encrypted connection fails.",
+        "Check that this is still the same hub; if it is, enrol the box again.",
+    ),
+    Trouble.KEPT_OUT: (
+        "The hub does not let this box in.",
+        "Ask the programme for a new code, and type it: outpost enrol CODE.",
+    ),
+    Trouble.REJECTED: ("The hub does not take what this box sends.", "Have the hub updated, then this box."),
+    Trouble.GARBLED: ("The hub answers with what this box cannot read.", "Have this box updated."),
+    Trouble.NOT_CONFIGURED: (
+        "No hub answers under that address.",
+        "Correct the hub’s address in the settings (`hub.url`).",
+    ),
+}
+"""The same troubles, of the hub."""
+
+FAULTS: dict[Fault, tuple[str, str]] = {
+    Fault.NOT_A_PARCEL: ("This is no parcel of Outpost.", "Choose the file that the other side has exported."),
+    Fault.NOT_FOR_US: ("It was made for another receiver.", "Take it there, or have one made for this one."),
+    Fault.UNKNOWN_SENDER: ("Its sender is not known here.", "Enrol the box with this hub first."),
+    Fault.REVOKED: ("Its sender's key is no longer accepted.", "If that was a mistake, enrol the box again."),
+    Fault.DAMAGED: (
+        "It was changed on the way, or is not by whom it says.",
+        "Export it again; what was taken before the damage is kept.",
+    ),
+    Fault.CUT: (
+        "It ends before its end: the stick was pulled out too early, or is full.",
+        "Export it again; what was whole is kept.",
+    ),
+    Fault.UNREADABLE: ("It was made by a newer Outpost.", "Update this one, then import it again."),
+}
+"""Why a parcel, or the rest of one, is not taken."""
 
 CONCERNS: dict[Concern, tuple[str, str]] = {
     Concern.NO_FORM: (

@@ -21,14 +21,30 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydicom import Dataset
 
-from edge import acceptance, authorities, memory, ordering, passport, phantom, surveillance
+from edge import acceptance, authorities, memory, ordering, outside, passport, phantom, surveillance
 from edge import config as settings
 from edge.box import orphaned
 from edge.config import Config
 from edge.errors import Misconfigured, Tampered
-from edge.records import Assessment, Decision, Finding, Header, Job, Order, Reason, Refusal, Rendition, Signals
-from edge.stages import decide, decode, gate, header, match
+from edge.records import (
+    Assessment,
+    Concern,
+    Decision,
+    Finding,
+    Header,
+    Job,
+    Order,
+    Reason,
+    Refusal,
+    Rendition,
+    Signals,
+    StoredFile,
+    Withheld,
+)
+from edge.stages import codestream, decide, decode, gate, header, match
+from edge.stages.deidentify import telling
 from edge.state import arrivals, audit, installed, notices, orders, outbox, phantoms, queue, results, scores
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
@@ -44,6 +60,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 PREVIEW_SIDE = 1024
 RETRY_DELAY = timedelta(seconds=2)
+NO_PICTURE = Withheld(Concern.UNREADABLE)
 TEST_SECONDS = 60.0
 """So often it is asked whether the daily test is due."""
 
@@ -245,7 +262,7 @@ class Worker:
         """The outcome, the end of its job and the wish for a picture, in one transaction."""
         with transaction(self.store):
             if queue.finish(self.store, job):
-                self._record(job, assessment)
+                self._record(job, assessment, render)
                 if render:
                     queue.add_render(self.store, job.arrival_id, job.run, now())
 
@@ -255,13 +272,27 @@ class Worker:
         film = parsed if isinstance(parsed, Refusal) else decode.render(parsed[0])
         if isinstance(film, Refusal):
             with transaction(self.store):
-                queue.finish(self.store, job)
+                if queue.finish(self.store, job):
+                    outside.tell_withheld(self.store, self.config, job.arrival_id, NO_PICTURE, now())
             return
         rendition = self.objects.put(_png(film.values)).sha256
         preview = self.objects.put(_preview(film)).sha256
+        leaves = self._leaves(parsed, film)
         with transaction(self.store):
             if queue.finish(self.store, job):
                 results.add_rendition(self.store, job.arrival_id, rendition, preview, film.display)
+                if isinstance(leaves, Withheld):
+                    outside.tell_withheld(self.store, self.config, job.arrival_id, leaves, now())
+                elif leaves is not None:
+                    shape = film.values.shape
+                    outside.tell_image(self.store, self.config, job.arrival_id, leaves, shape, film.display, now())
+
+    def _leaves(self, parsed: Refusal | tuple[Dataset, Header], film: Rendition) -> StoredFile | Withheld | None:
+        """The picture that may leave toward the hub, stored; None where there is no hub."""
+        if not self.config.hub.url or isinstance(parsed, Refusal):
+            return None
+        seen = telling.cleaned(film, parsed[0])
+        return seen if isinstance(seen, Withheld) else self.objects.put(codestream.encode(seen.values))
 
     def _score(self, job: Job) -> None:
         """What this model says of a film that was read here; its result stays what its reader was shown."""
@@ -277,8 +308,11 @@ class Worker:
         decision = decide.refuse(refusal, self.reader.name, self.reader.device_uid)
         if job.kind != "assess":
             with transaction(self.store):
-                if queue.bury(self.store, job, refusal.detail) and job.kind == "score":
-                    scores.add(self.store, job.arrival_id, decision, now())
+                if queue.bury(self.store, job, refusal.detail):
+                    if job.kind == "score":
+                        scores.add(self.store, job.arrival_id, decision, now())
+                    else:
+                        outside.tell_withheld(self.store, self.config, job.arrival_id, NO_PICTURE, now())
             return
         said = Header()
         if (
@@ -289,9 +323,9 @@ class Worker:
             said = Header() if isinstance(parsed, Refusal) else parsed[1]
         with transaction(self.store):
             if queue.bury(self.store, job, refusal.detail):
-                self._record(job, Assessment(said, decision, None, {}))
+                self._record(job, Assessment(said, decision, None, {}), pictured=False)
 
-    def _record(self, job: Job, assessment: Assessment) -> None:
+    def _record(self, job: Job, assessment: Assessment, pictured: bool) -> None:
         """The outcome, its record in the ledger, and the wish to send it, inside the caller's transaction."""
         at, decision = now(), assessment.decision
         results.add(self.store, job.arrival_id, job.run, assessment, at, settings.letterhead(self.config))
@@ -307,6 +341,8 @@ class Worker:
                 surveillance.count_film(self.store, self.config, film.received_at, job.run, assessment)
             outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
             ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
+            manifest = self.reader.model.bundle.manifest
+            outside.tell_result(self.store, self.config, manifest, job.arrival_id, job.run, assessment, pictured, at)
 
     def test(self) -> bool:
         """Judge a film of the daily test that came in, or make those of the next where it is due; says whether it did."""
@@ -350,7 +386,7 @@ class Worker:
             bundle, self._tested = self.reader.model.bundle, False
             with transaction(self.store):
                 phantom.tell(self.store, bundle, now())
-        surveillance.look(self.store, self.reader.device_uid, now())
+        surveillance.look(self.store, self.config, self.reader.device_uid, now())
         with transaction(self.store):
             changed = audit.latest(self.store, audit.Event.MODEL_CHANGED)
             if changed is not None and changed.detail["device_uid"] == self.reader.device_uid:

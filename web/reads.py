@@ -15,7 +15,7 @@ from datetime import datetime
 import flask
 from flask import Blueprint, abort, g, render_template, request, url_for
 
-from edge import surveillance
+from edge import outside, surveillance
 from edge.records import Film, Outcome, Read, ReadKind
 from edge.state import audit, outbox, reads, results
 from edge.state.audit import Event
@@ -100,10 +100,11 @@ def impression(number: int) -> flask.typing.ResponseReturnValue:
             return _refused(number, 409, _("The film was assessed again in the meantime. Look at it once more."))
         if reads.impression(reads.of_film(store, number), reader, film.run) is None:
             seal = reads.seal(film.arrival.sha256, film.run, reader, at, (choice.key,))
-            _act, new = reads.add(
+            act, new = reads.add(
                 store, number, film.run, ReadKind.IMPRESSION, reader, at, key, codes=(choice.key,), seal=seal
             )
             if new:
+                outside.tell_read(store, here.config(), act)
                 audit.append(store, Event.SEALED, reader, at, number, run=film.run, codes=[choice.key], seal=seal)
                 audit.append(store, Event.REVEALED, reader, at, number, run=film.run)
     return flask.redirect(url_for("film.page", number=number, _anchor="decide"), 303)
@@ -136,6 +137,7 @@ def decide(number: int) -> flask.typing.ResponseReturnValue:
                 store, number, film.run, ReadKind(act), reader, at, key, outcome=outcome, reason=reason
             )
             outbox.of_read(store, here.config(), done)
+            outside.tell_read(store, here.config(), done)
             if done.kind is not ReadKind.REFER:
                 surveillance.count_read(store, here.config(), film, done.kind is ReadKind.OVERRIDE)
             audit.append(
@@ -178,6 +180,7 @@ def withdraw(number: int) -> flask.typing.ResponseReturnValue:
                     number, 409, _("It is too late to take the decision back. Open the film and decide anew.")
                 )
             outbox.take_back(store, standing)
+            outside.take_back(store, standing)
             reads.add(store, number, film.run, ReadKind.WITHDRAW, reader, at, key)
             if standing.kind is not ReadKind.REFER and standing.run == film.run:
                 overridden = standing.kind is ReadKind.OVERRIDE

@@ -19,7 +19,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import BinaryIO
 
 import msgspec
@@ -29,6 +28,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from edge.cards import Message, Piece, canonical
+from edge.records import Fault
+
+__all__ = ["Fault", "Keys", "Opened", "Public", "request", "seal"]
 
 MAGIC = b"OUTPOST1"
 IDENTIFIER = 16
@@ -45,23 +47,6 @@ _LENGTH = struct.Struct(">I")
 _OBJECT = struct.Struct(">32sQQ")
 _SIGNATURE = 64
 _MESSAGE, _PIECE = b"\0", b"\1"
-
-
-class Fault(StrEnum):
-    """Why a parcel, or the rest of it, is not taken; `edge.words` has the sentence and the next step of each."""
-
-    NOT_A_PARCEL = "not_a_parcel"
-    NOT_FOR_US = "not_for_us"
-    """It was sealed to another receiver."""
-    UNKNOWN_SENDER = "unknown_sender"
-    REVOKED = "revoked"
-    """Its sender's key is no longer accepted."""
-    DAMAGED = "damaged"
-    """A section was changed on the way, or made by somebody else than it says."""
-    CUT = "cut"
-    """It ends before its last section."""
-    UNREADABLE = "unreadable"
-    """A section is whole and authentic, and cannot be understood: its sender is newer, or at fault."""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,12 @@ def read(row: sqlite3.Row) -> Arrival:
     )
 
 
+def count(connection: sqlite3.Connection) -> int:
+    """How many films of patients have come."""
+    row = connection.execute("SELECT COUNT(*) FROM arrival WHERE source <> ?", (FOR_ACCEPTANCE,)).fetchone()
+    return int(row[0])
+
+
 def newest(connection: sqlite3.Connection) -> datetime | None:
     """When the latest film came, or None before the first."""
     at = connection.execute("SELECT MAX(received_at) FROM arrival").fetchone()[0]

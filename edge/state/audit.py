@@ -102,6 +102,8 @@ class Event(StrEnum):
     STARTED = "started"
     STOPPED = "stopped"
     TAMPERED = "tampered"
+    ENROLLED = "enrolled"
+    """With a hub."""
     BACKED_UP = "backed_up"
     READ_OUT = "read_out"
     """The ledger itself was exported."""

@@ -26,3 +26,8 @@ def clear(connection: sqlite3.Connection, process: str) -> None:
 def current(connection: sqlite3.Connection) -> list[str]:
     """What is wrong now, oldest first."""
     return [str(row["text"]) for row in connection.execute("SELECT text FROM notice ORDER BY since")]
+
+
+def processes(connection: sqlite3.Connection) -> list[str]:
+    """Which processes something is wrong with now."""
+    return [str(row["process"]) for row in connection.execute("SELECT process FROM notice ORDER BY process")]

@@ -114,6 +114,14 @@ def newest_device(connection: sqlite3.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
+def newest_decision(connection: sqlite3.Connection) -> Decision | None:
+    """What was decided last by a model, or None where none has."""
+    row = connection.execute(
+        "SELECT decision FROM result WHERE decision ->> '$.device_uid' <> '' ORDER BY decided_at DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else msgspec.json.decode(row["decision"], type=Decision)
+
+
 def latest(connection: sqlite3.Connection, outcome: Outcome, device_uid: str) -> list[tuple[int, int]]:
     """The films whose latest outcome is this one, by this model, each with its run, oldest first."""
     rows = connection.execute(

@@ -54,6 +54,7 @@ CREATE TABLE sync_event (
 CREATE INDEX sync_event_open ON sync_event (lane, id) WHERE state IN ('waiting', 'sent');
 CREATE INDEX sync_event_had ON sync_event (epoch, seq) WHERE state = 'had';
 CREATE INDEX sync_event_about ON sync_event (about);
+CREATE INDEX sync_event_film ON sync_event (arrival_id) WHERE arrival_id IS NOT NULL;
 CREATE TABLE sync_case (arrival_id INTEGER PRIMARY KEY REFERENCES arrival, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE sync_object (
     sha256 TEXT PRIMARY KEY,
@@ -221,6 +222,14 @@ def hasten(connection: sqlite3.Connection, arrival_id: int) -> None:
         {"film": arrival_id, "urgent": Lane.URGENT, "first": Lane.URGENT_IMAGE, "image": Lane.ROUTINE_IMAGE},
     )
     connection.execute("UPDATE sync_object SET lane = ? WHERE arrival_id = ?", (Lane.URGENT_IMAGE, arrival_id))
+
+
+def is_urgent(connection: sqlite3.Connection, arrival_id: int) -> bool:
+    """Whether something that was said of a film was urgent."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM sync_event WHERE arrival_id = ? AND lane = ?)", (arrival_id, Lane.URGENT)
+    ).fetchone()
+    return bool(row[0])
 
 
 def _file(

@@ -77,13 +77,13 @@ def test_an_alarm_is_in_the_ledger_and_on_the_screen_until_a_lead_settles_it(con
     assert "Nothing to do" in outpost(config, "drift", "status")
     fill(config, 10)
     with closing(open_store(Path(config.state))) as store:
-        assert surveillance.look(store, DEVICE, now())
-        assert not surveillance.look(store, DEVICE, now()), "no day has ended since"
+        assert surveillance.look(store, Config(), DEVICE, now())
+        assert not surveillance.look(store, Config(), DEVICE, now()), "no day has ended since"
     assert "Too few" in outpost(config, "drift", "status")
     fill(config, 35)
     fill(config, 4, noise=2.5, sharpness=1.5)
     with closing(open_store(Path(config.state))) as store:
-        assert surveillance.look(store, DEVICE, now())
+        assert surveillance.look(store, Config(), DEVICE, now())
         found = surveillance.current(store)
         assert found is not None
         assert found.alarm is not None

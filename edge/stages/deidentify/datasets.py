@@ -58,12 +58,16 @@ _MADE = (
 """What the film said of the pixels it had, and the new film says of its own."""
 
 
+def announced(dataset: Dataset) -> bool:
+    """Whether a film says that text is burned into it (BurnedInAnnotation)."""
+    return str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+
+
 def film(dataset: Dataset, rendition: Rendition, header: Header, door: Door) -> Document | Withheld:
     """A film, its pixels those of its rendition: no byte of the pixels that came leaves, whatever was hidden in it."""
-    announced = str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"
     from edge.stages.deidentify import pixels  # only a film needs numpy; the pages, which make pseudonyms, have none
 
-    seen = pixels.clean(rendition.values, announced)
+    seen = pixels.clean(rendition.values, announced(dataset))
     if isinstance(seen, Withheld):
         return seen
     patient = door.patient(header)

@@ -1,0 +1,256 @@
+"""A box and a hub over TLS: films go in at the clinic and their cards and pictures arrive without names, a read comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edge import config as settings
+from edge import outside, samples
+from edge.box import Service
+from edge.cards import PREFIX, Read
+from edge.cli import main
+from edge.config import Config, Hub, Intake
+from edge.errors import Misconfigured, Transient
+from edge.intake import Intake as Door
+from edge.link import Link, Lost
+from edge.records import Outcome, ReadKind, Trouble
+from edge.state import device, reads, results, sync
+from edge.state.objects import Objects
+from edge.state.store import now, open_store, transaction
+from edge.wire import Wire
+from edge.worker import Worker
+from models import phantom
+from tests import hub as hubs
+from tests import seeds
+from web.hub import answers, films, keys, serve, sites
+from web.hub import config as hub_config
+from web.hub.here import open_hub
+
+
+class Peer:
+    """A hub that listens."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = hubs.settings(folder, web=hub_config.Web(port=0))
+        self.service = Service(serve.run, self.config)
+        self.service.start()
+        self.url = f"https://127.0.0.1:{self.service.port}"
+        self.hub = open_hub(self.config)
+        with self.hub.store.transaction() as db:
+            sites.add_programme(db, hubs.PROGRAMME, "Lakes")
+        with self.hub.store.transaction(hubs.PROGRAMME) as db:
+            sites.add(db, hubs.SITE)
+
+    def code(self) -> str:
+        with self.hub.store.transaction() as db:
+            code = sites.invite(db, hubs.PROGRAMME, hubs.SITE.name, now().timestamp())
+        return f"{code}.{keys.pin(serve.certificate(self.config))}"
+
+    def close(self) -> None:
+        self.hub.store.close()
+        self.service.stop()
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    with closing(Peer(tmp_path_factory.mktemp("hub"))) as made:
+        yield made
+
+
+def box(folder: Path, url: str) -> Config:
+    folder.mkdir(exist_ok=True)
+    return Config(state=str(folder), hub=Hub(url=url, seconds=30), intake=Intake(disk_floor_mib=0))
+
+
+def enrol(config: Config, code: str) -> Any:
+    file = Path(config.state) / "outpost.toml"
+    settings.save(config, file)
+    return CliRunner().invoke(main, ["--config", str(file), "enrol", code])
+
+
+@contextmanager
+def linked(config: Config) -> Iterator[tuple[Any, Link]]:
+    with closing(open_store(Path(config.state))) as store:
+
+        def pin() -> str:
+            known = device.hub(store)
+            return known.pin if known else ""
+
+        with closing(Wire(config.hub, pin)) as wire:
+            yield store, Link(config, store, wire)
+
+
+def talk(store: Any, link: Link) -> None:
+    """Until there is nothing more to say."""
+    for _ in range(200):
+        if link.step().total_seconds() > 0:
+            return
+        stood = sync.standing(store)
+        assert stood.trouble is None, (stood.trouble, stood.detail)
+    raise AssertionError("it does not come to an end")
+
+
+def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, peer: Peer) -> None:
+    config = box(tmp_path / "box", peer.url)
+    told = enrol(config, peer.code())
+    assert told.exit_code == 0, told.output
+    assert "north of lakes" in told.output
+    draw, people = __import__("random").Random(5), []
+    with closing(open_store(tmp_path / "box")) as store:
+        door = Door(config)
+        for number in range(4):
+            who = seeds.person(draw, "Latin")
+            picture, _ = seeds.written(phantom.chest(number + 1, (700, 640)), who.family, 16, 150, 190, ink=0.0)
+            ds = seeds.film(who, picture if number == 3 else phantom.chest(number + 1, (700, 640)), draw)
+            people.append(who)
+            path = tmp_path / f"{number}.dcm"
+            ds.save_as(path, enforce_file_format=True)
+            door.accept_copy(path, "test")
+        worker = Worker(config, store)
+        while worker.step():
+            pass
+        at = now()
+        with transaction(store):
+            said, _ = reads.add(
+                store, 1, 1, ReadKind.REFER, "Amina", at - reads.UNDO, "k" * 20, outcome=None, reason=""
+            )
+            outside.tell_read(store, config, said)
+            outside.tell_status(store, config, at)
+        bodies = [row["body"] for row in store.execute("SELECT body FROM sync_event ORDER BY id")]
+    kinds = [re.search('"kind":"(\\w+)"', body)[1] for body in bodies]  # type: ignore[index]
+    assert kinds.count("result") == 4
+    assert kinds.count("image") == 3
+    assert kinds.count("stays_home") == 1, "its name is written over the chest"
+    for who in [*people, seeds.Person("Amina", "Amina", "Amina", "Amina", "Amina", people[0].born, people[0].taken)]:
+        assert seeds.hunt("\n".join(bodies).encode(), who) == set()
+    with linked(config) as (store, link):
+        talk(store, link)
+        assert sync.unsent(store) == {}
+        assert sync.waiting(store) == 0
+        names = {row["arrival_id"]: row["name"] for row in store.execute("SELECT * FROM sync_case")}
+        codestreams = sync.objects(store)
+    with peer.hub.store.reading(hubs.PROGRAMME) as db:
+        cases = {case.result.case for case in films.cases(db, range(1, 50)).values()}
+    assert cases == set(names.values())
+    for sha256 in codestreams:
+        with peer.hub.store.reading(hubs.PROGRAMME) as db:
+            size, have = films.size(db, hubs.SITE.name, sha256) or (0, 0)
+        assert have == min(size, PREFIX)
+    everything = b"".join(
+        file.read_bytes() for file in Path(peer.config.state).rglob("*") if file.is_file() and file.suffix != ".pem"
+    )
+    for who in people:
+        assert seeds.hunt(everything, who) == set(), "the hub's whole store"
+    read = Read(
+        case=names[1],
+        read="ab" * 32,
+        reader="Dr Grace",
+        outcome=Outcome.IMMEDIATE,
+        codes=("pneumothorax",),
+        advice=("act_now",),
+        final=True,
+        at="2026-11-25T10:00:00Z",
+    )
+    with peer.hub.store.transaction(hubs.PROGRAMME) as db:
+        answers.give(db, hubs.SITE.name, read, now().timestamp())
+    with linked(config) as (store, link):
+        store.execute("UPDATE sync SET next_at = NULL")
+        talk(store, link)
+        (back,) = sync.returned(store, 1)
+        assert back.read == read
+        with transaction(store):
+            assert outside.tell_seen(store, config, back, "Amina", now())
+        with transaction(store):
+            assert not outside.tell_seen(store, config, back, "Amina", now())
+        talk(store, link)
+        assert sync.waiting(store) == 0
+
+
+def test_a_picture_goes_once_and_its_last_byte_makes_it_whole(tmp_path: Path, peer: Peer) -> None:
+    from imagecodecs import htj2k_decode
+
+    config = box(tmp_path / "box", peer.url)
+    assert enrol(config, peer.code()).exit_code == 0
+    config = msgspec.structs.replace(config, hub=msgspec.structs.replace(config.hub, whole_films=True))
+    with closing(open_store(tmp_path / "box")) as store:
+        ds = samples.film(phantom.chest(2, (700, 640)), "Ndiaye^Awa", "058Y", "F")
+        ds.save_as(tmp_path / "film.dcm", enforce_file_format=True)
+        Door(config).accept_copy(tmp_path / "film.dcm", "test")
+        worker = Worker(config, store)
+        while worker.step():
+            pass
+        rendition = results.film(store, 1).rendition
+        assert rendition is not None
+        shown = Objects(tmp_path / "box").path(rendition)
+        (sha256,) = sync.objects(store)
+    with linked(config) as (store, link):
+        talk(store, link)
+    found = Path(peer.config.state)
+    (whole,) = [
+        file for file in found.rglob("*") if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+    ]
+    from PIL import Image as Picture
+
+    with Picture.open(shown) as kept:
+        assert np.array_equal(htj2k_decode(whole.read_bytes()), np.asarray(kept))
+    assert whole.read_bytes()[:4] == b"\xff\x4f\xff\x51"  # SOC, SIZ (T.800 A.4)
+    cod = whole.read_bytes().index(b"\xff\x52")
+    assert whole.read_bytes()[cod + 5] == 2, "RPCL (T.800 Table A.16)"
+
+
+def test_a_hub_with_another_key_is_not_spoken_to(tmp_path: Path, peer: Peer) -> None:
+    config = box(tmp_path / "box", peer.url)
+    code = peer.code()
+    told = enrol(config, code.partition(".")[0] + "." + "a" * 20)
+    assert told.exit_code == Transient.exit_status
+    assert "same hub" in told.output
+    told = enrol(config, "ABCD-EFGH-JKLM-NPQR" + code[code.index(".") :])
+    assert told.exit_code == Misconfigured.exit_status
+    assert "outpost hub enrol" in told.output
+    assert enrol(config, "???").exit_code == 2
+    assert enrol(config, code).exit_code == 0, "a wrong guess spoils no code"
+    told = enrol(config, code)
+    assert told.exit_code == Misconfigured.exit_status
+    assert "used already" in told.output
+    with closing(Wire(config.hub, lambda: "b" * 20)) as wire, pytest.raises(Lost) as caught:
+        wire.post("/sync/parcels", {}, b"")
+    assert caught.value.trouble is Trouble.TLS
+
+
+def test_a_box_that_was_revoked_says_so_and_keeps_everything(tmp_path: Path, peer: Peer) -> None:
+    config = box(tmp_path / "box", peer.url)
+    assert enrol(config, peer.code()).exit_code == 0
+    with peer.hub.store.transaction() as db:
+        sites.revoke(db, hubs.PROGRAMME, hubs.SITE.name, now().timestamp())
+    with linked(config) as (store, link):
+        link.step()
+        stood = sync.standing(store)
+        assert stood.trouble is Trouble.KEPT_OUT
+        assert "revoked" in stood.detail
+    assert enrol(config, peer.code()).exit_code == 0
+    with linked(config) as (store, link):
+        talk(store, link)
+
+
+def test_without_a_hub_nothing_is_told(tmp_path: Path) -> None:
+    config = Config(state=str(tmp_path), intake=Intake(disk_floor_mib=0))
+    with closing(open_store(tmp_path)) as store:
+        ds = samples.film(phantom.chest(2, (700, 640)), "Ndiaye^Awa", "058Y", "F")
+        ds.save_as(tmp_path / "film.dcm", enforce_file_format=True)
+        Door(config).accept_copy(tmp_path / "film.dcm", "test")
+        worker = Worker(config, store)
+        while worker.step():
+            pass
+        assert store.execute("SELECT COUNT(*) FROM sync_event").fetchone()[0] == 0
+        assert sync.objects(store) == set()
+    assert not (tmp_path / device.FILE).exists()
