@@ -188,7 +188,7 @@ class Courier:
             self.hub = Public(enrolled.signing, enrolled.sealing)
         return status, said
 
-    def sealed(self, *messages: cards.ToHub, to: Public | None = None) -> bytes:
+    def sealed(self, *messages: cards.ToHub | cards.Piece, to: Public | None = None) -> bytes:
         """A parcel."""
         self._parcels += 1
         receiver = to or self.hub

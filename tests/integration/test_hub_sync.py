@@ -202,6 +202,65 @@ def test_what_a_browser_asks_is_protected(app: Flask) -> None:
     assert within(app)("POST", "/", {"Sec-Fetch-Site": "cross-site"}, b"")[0] in (403, 405)
 
 
+def test_a_stick_carries_a_day_both_ways_and_twice_changes_nothing(tmp_path: Path) -> None:
+    config, file, there, back = settings(tmp_path / "hub"), tmp_path / "hub.toml", tmp_path / "there", tmp_path / "back"
+    file.write_text(f'state = "{config.state}"\n')
+
+    def outpost(*arguments: str, status: int = 0) -> str:
+        ran = CliRunner().invoke(main, ["--config", str(file), "hub", *arguments], catch_exceptions=False)
+        assert ran.exit_code == status, ran.output
+        return ran.output
+
+    made = application.create(config)
+    box = Courier(within(made))
+    with closing(made.extensions[NAME].store) as store:
+        box.enrol(code(store))
+        events = tuple(
+            cards.Waited(event=cards.Event(site=SITE.name, epoch=EPOCH, seq=seq, body=body), seconds=60)
+            for seq, body in enumerate((result(1), image(1, DATA, SHA), result(2)), 1)
+        )
+        pieces = [
+            cards.Piece(sha256=SHA, size=len(DATA), offset=at, data=DATA[at : at + 30_000])
+            for at in range(0, 90_000, 30_000)
+        ]
+        whole = box.sealed(cards.ToHub(events=events[:2]), cards.ToHub(events=events[2:]), *pieces)
+        there.write_bytes(whole[: len(whole) // 2])
+        assert "too early" in outpost("import", str(there), status=65)  # half a stick
+        there.write_bytes(whole)
+        assert "3 events and 3 pieces" in outpost("import", str(there))
+        assert "0 bytes are new" in outpost("import", str(there))
+        give(store, "a" * 64)
+        assert "1 answers for north" in outpost("export", SITE.name, str(back))
+        said = box.opened(back.read_bytes())
+        assert said.answers_to == (f"{1:032x}",) and said.objects == {SHA: 90_000}
+        assert said.had == {EPOCH: cards.Had(upto=3)} and [one.body for one in said.answers] == [wanted("a" * 64)]
+        there.write_bytes(
+            box.sealed(
+                cards.ToHub(events=(events[1],)),
+                cards.ToHub(
+                    events=(
+                        msgspec.structs.replace(
+                            events[0], event=msgspec.structs.replace(events[0].event, body=result(9))
+                        ),
+                    ),
+                    hub_epoch=said.epoch,
+                    upto=1,
+                    chain=cards.chain("", said.answers[0]),
+                ),
+            )
+        )
+        outpost("import", str(there))
+        assert "0 answers" in outpost("export", SITE.name, str(back))
+        said = box.opened(back.read_bytes())
+        assert said.answers == () and said.differs == {EPOCH: (1,)} and len(said.answers_to) == 2
+        there.write_bytes(b"PK" + whole)
+        assert "no parcel" in outpost("import", str(there), status=78)
+        outpost("revoke", SITE.name)
+        there.write_bytes(whole)
+        assert "revoked" in outpost("import", str(there), status=78)
+        assert "No box is enrolled" in outpost("export", SITE.name, str(back), status=78)
+
+
 def test_a_hub_of_last_weeks_backup_heals_with_its_boxes(tmp_path: Path) -> None:
     """What it lacks is sent again, and what it says has another epoch; pictures that went with the disk begin where they end."""
     file, backup = tmp_path / "hub.toml", tmp_path / "backup"

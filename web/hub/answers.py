@@ -62,14 +62,19 @@ def after(db: Transaction, site: str, epoch: str, upto: int, chain: str) -> tupl
         upto = 0
     elif _chain(db, site, upto) != chain:
         current, upto = _file_anew(db, site), 0
+    return current, tuple(since(db, site, current, upto, AT_ONCE))
+
+
+def since(db: Transaction, site: str, epoch: str, upto: int, most: int) -> list[cards.Answer]:
+    """A site's answers after a number, in order, under the epoch that is theirs now."""
     rows = db.rows(
         "SELECT seq, body FROM answer WHERE programme = :programme AND site = :site AND seq > :upto"
         " ORDER BY seq LIMIT :most",
         site=site,
         upto=upto,
-        most=AT_ONCE,
+        most=most,
     )
-    return current, tuple(cards.Answer(epoch=current, seq=one["seq"], body=_body.decode(one["body"])) for one in rows)
+    return [cards.Answer(epoch=epoch, seq=one["seq"], body=_body.decode(one["body"])) for one in rows]
 
 
 def _chain(db: Transaction, site: str, seq: int) -> str | None:

@@ -13,9 +13,9 @@ import click
 from flask import Flask
 
 from edge import box
-from edge.errors import Misconfigured
+from edge.errors import Misconfigured, Unreadable
 from web import server
-from web.hub import accounts, app, films, here, keys, sites, sqlite
+from web.hub import accounts, app, films, here, keys, sites, sqlite, stick, sync
 from web.hub.config import Config, load
 from web.hub.records import Site
 from web.hub.store import PROGRAMME, Store, now, open_store
@@ -152,6 +152,38 @@ def restore(config: Config, file: Path) -> None:
     )
 
 
+programme_option = click.option("--programme", default="", help="The programme; needed where the hub has several.")
+
+
+@hub.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.pass_obj
+def take(config: Config, file: Path) -> None:
+    """Take in what a box has put on a stick; the same again changes nothing."""
+    held = here.open_hub(config)
+    with closing(held.store):
+        came = stick.take(held, file)
+    click.echo(
+        f"{came.events} events and {came.pieces} pieces of pictures from {came.site}, of which {came.new} bytes are new."
+    )
+    click.echo(f"Take the answer back: outpost hub export {came.site} FILE")
+    if came.fault is not None:
+        raise Unreadable(f"{file}: {sync.SENTENCES[came.fault]} What was whole is taken.")
+
+
+@hub.command("export")
+@click.argument("site")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@programme_option
+@click.pass_obj
+def give(config: Config, site: str, file: Path, programme: str) -> None:
+    """Put what a site's box shall be told into a file, for a stick: reads, and what the hub has."""
+    held = here.open_hub(config)
+    with closing(held.store):
+        number = stick.give(held, programme_of(held.store, programme), site, file)
+    click.echo(f"{file}: {number} answers for {site}. On the box: outpost parcel import FILE")
+
+
 def programme_of(store: Store, name: str) -> str:
     """The programme of that name, or the only one there is. Raises `click.UsageError`."""
     with store.reading() as db:
@@ -162,9 +194,6 @@ def programme_of(store: Store, name: str) -> str:
         listed = f"There are: {', '.join(known)}." if known else "Make one: outpost hub programme NAME."
         raise click.UsageError(f"Which programme? Say it with --programme. {listed}")
     return known[0]
-
-
-programme_option = click.option("--programme", default="", help="The programme; needed where the hub has several.")
 
 
 @hub.command()

@@ -55,7 +55,18 @@ CREATE TABLE contact (
     status_at REAL,
     epoch TEXT NOT NULL DEFAULT '',
     seq INTEGER NOT NULL DEFAULT 0,
+    told_epoch TEXT NOT NULL DEFAULT '',
+    told INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (programme, site)
+) STRICT;
+CREATE TABLE stick (
+    programme TEXT NOT NULL,
+    site TEXT NOT NULL,
+    identifier TEXT NOT NULL,
+    differs TEXT NOT NULL,
+    objects TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (programme, site, identifier)
 ) STRICT;
 """
 
@@ -132,6 +143,58 @@ def heard(db: Transaction, site: str, at: float) -> None:
         " ON CONFLICT (programme, site) DO UPDATE SET heard_at = excluded.heard_at",
         site=site,
         at=at,
+    )
+
+
+def told(db: Transaction, site: str, epoch: str, upto: int) -> None:
+    """The site's box has this epoch's answers to this number."""
+    db.run(
+        "UPDATE contact SET told_epoch = :epoch, told = :upto WHERE programme = :programme AND site = :site",
+        site=site,
+        epoch=epoch,
+        upto=upto,
+    )
+
+
+def was_told(db: Transaction, site: str) -> tuple[str, int]:
+    """Which epoch's answers the site's box had when it was last heard of, and to which number."""
+    row = db.row("SELECT told_epoch, told FROM contact WHERE programme = :programme AND site = :site", site=site)
+    return ("", 0) if row is None else (row["told_epoch"], int(row["told"]))
+
+
+def took_stick(
+    db: Transaction, site: str, identifier: str, differs: dict[str, tuple[int, ...]], objects: set[str], at: float
+) -> None:
+    """A stick was taken in; the next that goes to the site says so. The same again changes nothing but the time."""
+    db.run(
+        "INSERT INTO stick (programme, site, identifier, differs, objects, at)"
+        " VALUES (:programme, :site, :identifier, :differs, :objects, :at) ON CONFLICT (programme, site, identifier)"
+        " DO UPDATE SET differs = excluded.differs, objects = excluded.objects, at = excluded.at",
+        site=site,
+        identifier=identifier,
+        differs=msgspec.json.encode(differs).decode(),
+        objects=msgspec.json.encode(sorted(objects)).decode(),
+        at=at,
+    )
+
+
+def sticks(db: Transaction, site: str, most: int = 50) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]], list[str]]:
+    """The sticks of a site that were taken in of late: their identifiers, what differed, and the objects they spoke of."""
+    rows = db.rows(
+        "SELECT * FROM stick WHERE programme = :programme AND site = :site ORDER BY at DESC LIMIT :most",
+        site=site,
+        most=most,
+    )
+    differs: dict[str, set[int]] = {}
+    objects: set[str] = set()
+    for row in rows:
+        for epoch, seqs in msgspec.json.decode(row["differs"], type=dict[str, tuple[int, ...]]).items():
+            differs.setdefault(epoch, set()).update(seqs)
+        objects |= {*msgspec.json.decode(row["objects"], type=list[str])}
+    return (
+        tuple(row["identifier"] for row in rows),
+        {epoch: tuple(sorted(seqs)) for epoch, seqs in differs.items()},
+        sorted(objects),
     )
 
 

@@ -120,6 +120,7 @@ def take(hub: Hub, device: Device, messages: Iterable[ToHub], identifier: str) -
                 one.event.body.picture.sha256 for one in message.events if isinstance(one.event.body, cards.Image)
             }
         sites.heard(db, site.name, at)
+        sites.told(db, site.name, hub_epoch, upto)
         current, told = answers.after(db, site.name, hub_epoch, upto, chain)
         return ToBox(
             epoch=current,
