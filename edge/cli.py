@@ -29,6 +29,7 @@ COMMANDS = {
     "commission": "edge.commission:commission",
     "drift": "edge.drift:drift",
     "hub": "web.hub.serve:hub",
+    "parcel": "edge.stick:commands",
     "bench": "edge.bench:bench",
     "flash": "firmware.flash:flash",
     "provision": "firmware.provision:provision",

@@ -183,8 +183,8 @@ class Hub:
             assert opened.header is not None
             if isinstance(content, Piece):
                 held = self.held.objects.setdefault(content.sha256, bytearray())
-                if content.offset <= len(held):
-                    held[content.offset :] = held[content.offset :][:0] + content.data
+                if content.offset <= len(held) < content.offset + len(content.data):
+                    held += content.data[len(held) - content.offset :]
             else:
                 told = self._take([content], (opened.header.identifier,))
                 seqs = self.held.sticks.setdefault(opened.header.identifier, {})

@@ -186,18 +186,18 @@ def tell(
     One of the same `about` that has not left yet gets the new body instead: only the latest state of a box is of use. Two that say
     the same one after the other are one.
     """
-    text = _text(body)
+    written = text(body)
     last = connection.execute("SELECT * FROM sync_event WHERE about = ? ORDER BY id DESC LIMIT 1", (about,)).fetchone()
-    if last is not None and last["body"] == text:
+    if last is not None and last["body"] == written:
         event_id = int(last["id"])
     elif last is not None and last["state"] == "waiting":
         event_id = int(last["id"])
         connection.execute(
             "UPDATE sync_event SET body = ?, lane = MIN(lane, ?), made_at = ?, due_at = ? WHERE id = ?",
-            (text, lane, at.isoformat(), (due or at).isoformat(), event_id),
+            (written, lane, at.isoformat(), (due or at).isoformat(), event_id),
         )
     else:
-        event_id = _file(connection, text, lane, about, arrival_id, at, due or at)
+        event_id = _file(connection, written, lane, about, arrival_id, at, due or at)
     if isinstance(body, Image) and arrival_id is not None:
         picture = body.picture
         connection.execute(
@@ -210,7 +210,7 @@ def tell(
 def take_back(connection: sqlite3.Connection, about: str) -> None:
     """Make nothing of an event that has not left yet, inside the transaction that takes back what it tells."""
     connection.execute(
-        "UPDATE sync_event SET body = ?, due_at = made_at WHERE about = ? AND state = 'waiting'", (_text(Void()), about)
+        "UPDATE sync_event SET body = ?, due_at = made_at WHERE about = ? AND state = 'waiting'", (text(Void()), about)
     )
 
 
@@ -319,7 +319,9 @@ def leave(connection: sqlite3.Connection, filed: Iterable[Filed], parcel: str) -
 _TARGET = (
     """CASE WHEN offset < MIN(:prefix, size) THEN MIN(:prefix, size) WHEN offset < asked THEN asked ELSE size END"""
 )
-_LANE = """CASE WHEN offset < MIN(:prefix, size) THEN lane WHEN offset < asked THEN :asked ELSE :bulk END"""
+_LANE = (
+    """CASE WHEN COALESCE(offset, 0) < MIN(:prefix, size) THEN lane WHEN offset < asked THEN :asked ELSE :bulk END"""
+)
 _ANNOUNCED = "EXISTS (SELECT 1 FROM sync_event WHERE sync_event.id = event_id AND state = 'had')"
 
 
@@ -330,12 +332,14 @@ def part(connection: sqlite3.Connection, *, most: Lane = Lane.BULK, oldest: bool
         f" AND {_LANE} <= :most ORDER BY {'event_id' if oldest else 'going, event_id'} LIMIT 1",
         {"prefix": PREFIX, "asked": Lane.ASKED, "bulk": Lane.BULK, "most": most},
     ).fetchone()
-    if row is None:
-        return None
+    return None if row is None else _part(row)
+
+
+def _part(row: sqlite3.Row) -> Part:
     return Part(
         sha256=row["sha256"],
         size=row["size"],
-        offset=row["offset"],
+        offset=row["offset"] or 0,
         upto=row["upto"],
         lane=Lane(row["going"]),
         made_at=datetime.fromisoformat(row["made_at"]),
@@ -349,6 +353,21 @@ def unknown(connection: sqlite3.Connection) -> list[tuple[str, Lane]]:
         (MOST_ASKED,),
     )
     return [(row["sha256"], Lane(row["lane"])) for row in rows]
+
+
+def parts(connection: sqlite3.Connection, *, whole: bool) -> list[Part]:
+    """All bytes that the hub has not got, as far as anybody knows, of films that it knows of or will with the same parcel.
+
+    Of each its beginning and what was asked for; with `whole` everything. The most urgent come first.
+    """
+    rows = connection.execute(
+        f"SELECT *, iif(:whole, size, MAX(MIN(:prefix, size), asked)) AS upto, {_LANE} AS going FROM sync_object"
+        " WHERE COALESCE(offset, 0) < upto AND EXISTS (SELECT 1 FROM sync_event WHERE sync_event.id = event_id"
+        " AND state IN ('had', 'sent'))"
+        " ORDER BY going, event_id",
+        {"prefix": PREFIX, "asked": Lane.ASKED, "bulk": Lane.BULK, "whole": whole},
+    )
+    return [_part(row) for row in rows]
 
 
 def presses(connection: sqlite3.Connection, at: datetime, before: Lane) -> bool:
@@ -469,7 +488,7 @@ def _answer(connection: sqlite3.Connection, answer: Answer, at: datetime) -> Non
         case Read():
             connection.execute(
                 "INSERT INTO sync_read (read, name, body, taken_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (body.read, body.case, _text(body), at.isoformat()),
+                (body.read, body.case, text(body), at.isoformat()),
             )
         case Want():
             connection.execute(  # a hub that would have what it is thought to have was restored: nobody knows what it has
@@ -480,7 +499,7 @@ def _answer(connection: sqlite3.Connection, answer: Answer, at: datetime) -> Non
         case Order():
             connection.execute(
                 "INSERT INTO sync_order (name, body, taken_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (body.order, _text(body), at.isoformat()),
+                (body.order, text(body), at.isoformat()),
             )
         case Revoked():
             device.revoke(connection)
@@ -577,6 +596,11 @@ def unseen(connection: sqlite3.Connection) -> list[Returned]:
     return [_returned(row) for row in connection.execute(f"{_READS} WHERE seen_at IS NULL ORDER BY sync_read.rowid")]
 
 
+def reads(connection: sqlite3.Connection) -> set[str]:
+    """Every read that a teleradiologist has sent here."""
+    return {row["read"] for row in connection.execute("SELECT read FROM sync_read")}
+
+
 _READS = "SELECT sync_read.*, sync_case.arrival_id FROM sync_read JOIN sync_case ON sync_case.name = sync_read.name"
 
 
@@ -612,9 +636,10 @@ def _filed(row: sqlite3.Row) -> Filed:
     )
 
 
+def text(body: cards.Card) -> str:
+    """A card as it is kept here."""
+    return cards.canonical(body).decode()
+
+
 def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
-
-
-def _text(body: cards.Card) -> str:
-    return cards.canonical(body).decode()

@@ -115,7 +115,7 @@ class Box:
         return [row["body"] for row in rows]
 
     def check(self) -> None:
-        bodies = Counter(sync._text(event.body) for event in self.hub.held.events.values())
+        bodies = Counter(sync.text(event.body) for event in self.hub.held.events.values())
         assert not [body for body, times in bodies.items() if times > 1], "doubled"
         assert not Counter(self.told()) - bodies, "lost"
         for row in self.store.execute("SELECT sha256, size, asked FROM sync_object"):
