@@ -19,6 +19,7 @@ from flask import Flask
 from edge import cards
 from edge.records import Concern, Outcome, ReadKind, Reason, Urgency
 from models import phantom
+from tests.people import PIN as PIN
 from tests.people import SECRET
 from web import server
 from web.hub import accounts, app, films, here, inbox, people, serve, sites, totp

@@ -12,6 +12,7 @@ from typing import Any
 
 import flask
 import msgspec
+import werkzeug
 from flask import Blueprint, Flask, abort, current_app, render_template, request, session, url_for
 
 from edge.errors import Misconfigured
@@ -82,7 +83,10 @@ def come_back() -> flask.typing.ResponseReturnValue:
         return render_template(
             "hub/error.html", sentence=_("Your account may not do this. Ask whoever gave it to you.")
         ), 403
-    return _in(account.name)
+    page = render_template(
+        "hub/in.html", back=session.pop("back", "/")
+    )  # the other site's leads could not use the session
+    return _in(account.name, flask.make_response(page))
 
 
 @pages.post("/sign-in/claim")
@@ -103,11 +107,10 @@ def claim() -> flask.typing.ResponseReturnValue:
         if not accounts.put(db, tied, account):
             abort(409)
         accounts.end_all(db, account.name)
-    return _in(account.name)
+    return _in(account.name, flask.redirect(session.pop("back", "/"), 303))
 
 
-def _in(name: str) -> flask.typing.ResponseReturnValue:
-    response = flask.make_response(render_template("hub/in.html", back=session.pop("back", "/")))
+def _in(name: str, response: werkzeug.Response) -> werkzeug.Response:
     session.clear()
     people.start(name, response)
     return response
