@@ -13,8 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edge import evidence, trial
+from edge.cli import main
+from edge.config import save
+from edge.errors import Tampered
 from edge.records import Arm, Assessment, Decision, Finding, Header, Outcome, ReadKind, Role, Unit, Urgency
 from edge.state import acceptances, arrivals, audit, reads, results, trials
 from edge.state.audit import Event
@@ -212,3 +216,48 @@ def test_results_are_shown_after_the_end_only_and_all_in_words(box: Box, monkeyp
     assert "Until somebody decided" in page and "The AI missed something" in page
     monkeypatch.setattr(languages, "_catalogue", lambda code: Pseudo())
     assert left_out(box.text("/trial")) == []
+
+
+def outpost(box: Box, *arguments: str, status: int = 0) -> str:
+    path = Path(box.config.state) / "test.toml"
+    save(box.config, path)
+    ran = CliRunner().invoke(main, ["--config", str(path), "commission", "trial", *arguments], catch_exceptions=False)
+    assert ran.exit_code == status, ran.output
+    return ran.output
+
+
+def test_the_commands_tell_nothing_before_the_end_and_everything_after(box: Box, tmp_path: Path) -> None:
+    assert "No trial was registered on this box" in outpost(box, "show", status=78)
+    running = begin(box)
+    for number in range(5):
+        film = came(box, Outcome.SOON, minutes=30, header=Header(PatientName="Silva^Ana", PatientID=f"P{number}"))
+        with transaction(box.store):
+            reads.add(box.store, film, 1, ReadKind.CONFIRM, "Amina", now(), f"k{film}", outcome=Outcome.SOON)
+    said = outpost(box, "show")
+    assert "it runs. 5 films came; left out: 0" in said and "arm" not in said
+    folder = tmp_path / "out"
+    for arguments in (("export", "--out", str(folder), "--by", "Lina"), ("verify",)):
+        assert "The trial runs" in outpost(box, *arguments, status=78)
+    assert not folder.exists() and audit.latest(box.store, Event.TRIAL_EXPORTED) is None
+
+    assert post(box, "/trial/end", trial=str(running.id), pin=PIN) == 303
+    assert set(json.loads(outpost(box, "show"))) == set(json.loads(evidence.summary(gathered(box, running))))
+    assert "Every arm follows from the seed" in outpost(box, "verify")
+    assert "5 randomized films written" in outpost(box, "export", "--out", str(folder), "--by", "Lina")
+    written = (folder / "trial.csv").read_text() + (folder / "trial.json").read_text()
+    assert "Silva" not in written and "Amina" not in written
+    assert len(list(csv.DictReader(io.StringIO((folder / "trial.csv").read_text())))) == 5
+    record = audit.latest(box.store, Event.TRIAL_EXPORTED)
+    assert record is not None and record.actor == "Lina"
+    (tmp_path / "file").write_text("in the way")
+    assert "Give a folder" in outpost(box, "export", "--out", str(tmp_path / "file/out"), "--by", "Lina", status=78)
+    with transaction(box.store):
+        wrong = next(one for one in Arm if one is not drawn(running.seed, 5))
+        audit.append(box.store, Event.RANDOMIZED, "intake", now(), 1, trial=running.id, place=5, arm=wrong)
+    assert "the arms are not those of the seed" in outpost(box, "verify", status=Tampered.exit_status)
+
+
+def gathered(box: Box, running: trials.Trial) -> evidence.Evidence:
+    ended = trials.latest(box.store)
+    assert ended is not None and ended.id == running.id
+    return evidence.gather(box.config, box.store, ended)
