@@ -293,6 +293,8 @@ class ToBox(Card, frozen=True, kw_only=True, tag_field="message", tag="to_box"):
     """By the box's epochs, every one of them, all events that the hub has durably; of an epoch that is not here it has none."""
     differs: dict[Epoch, tuple[Count, ...]] = {}
     """By the box's epochs, numbers of those parcels that are another event's at the hub: the box was restored, files them anew."""
+    kept: Count | None = None
+    """How often the hub has kept bytes of this site's films: fewer than before say that some are gone; None on a stick."""
     objects: dict[Digest, Count] = {}
     """How many bytes the hub has durably of each object that was asked about or announced; all of them where it is complete."""
     answers: tuple[Answer, ...] = ()

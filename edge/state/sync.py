@@ -25,6 +25,7 @@ CREATE TABLE sync (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     epoch TEXT NOT NULL,
     hub_epoch TEXT NOT NULL DEFAULT '',
+    kept INTEGER NOT NULL DEFAULT 0,
     left_behind TEXT NOT NULL DEFAULT '[]',
     upto INTEGER NOT NULL DEFAULT 0,
     chain TEXT NOT NULL DEFAULT '',
@@ -419,6 +420,8 @@ def take(connection: sqlite3.Connection, said: ToBox, at: datetime, *, fresh: bo
             now_in = _draw(connection)  # the hub has more of this epoch than was ever made in this database
     if lost:
         _forget_offsets(connection)
+    if said.kept is not None:
+        has_kept(connection, said.kept)
     for sha256, offset in said.objects.items():
         arrived(connection, sha256, offset)
     for answer in said.answers:
@@ -473,6 +476,13 @@ def _made(connection: sqlite3.Connection, epoch: str) -> int:
 
 def _last(had: Had) -> int:
     return max((had.upto, *(end for _, end in had.beyond)))
+
+
+def has_kept(connection: sqlite3.Connection, times: int) -> None:
+    """Note how often the hub has kept bytes of films, inside the caller's transaction: after fewer, nobody knows what it has."""
+    if times < connection.execute("SELECT kept FROM sync").fetchone()["kept"]:
+        _forget_offsets(connection)
+    connection.execute("UPDATE sync SET kept = ?", (times,))
 
 
 def _forget_offsets(connection: sqlite3.Connection) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from edge.cards import Piece
-from web.hub import films
+from web.hub import films, sites
 from web.hub.here import Hub
 from web.hub.records import Device
 
@@ -113,6 +113,8 @@ class _Keeper(threading.Thread):
             self.took, end = Took.WRONG, 0
         with self._hub.store.transaction(self._device.programme) as db:
             moved = films.moved(db, self._name.partition("/")[2], self.have, end)
+            if moved:
+                sites.keep(db, self._device.site)
         if not moved:
             self.took = Took.ELSEWHERE
         self.have = end

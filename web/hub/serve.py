@@ -110,6 +110,7 @@ def check(held: here.Hub) -> Iterator[str]:
                 if (size := held.blobs.size(f"{name}/{after}")) < have:
                     with held.store.transaction(name) as db:
                         films.moved(db, after, have, size)
+                        sites.lose(db)
                     yield f"{after}: {have - size} bytes are missing; its box sends them again."
 
 

@@ -26,6 +26,7 @@ CREATE TABLE site (
     country TEXT NOT NULL DEFAULT '',
     epoch TEXT NOT NULL,
     answers INTEGER NOT NULL DEFAULT 0,
+    kept INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (programme, site)
 ) STRICT;
 CREATE TABLE device (
@@ -116,6 +117,23 @@ def epoch(db: Transaction, name: str) -> str:
     row = db.row("SELECT epoch FROM site WHERE programme = :programme AND site = :site", site=name)
     assert row is not None, name
     return str(row["epoch"])
+
+
+def keep(db: Transaction, name: str) -> None:
+    """Count that bytes of the site's films were kept, in the transaction that says so."""
+    db.run("UPDATE site SET kept = kept + 1 WHERE programme = :programme AND site = :site", site=name)
+
+
+def kept(db: Transaction, name: str) -> int:
+    """How often bytes of the site's films were kept: its box sees by it that this database was restored."""
+    row = db.row("SELECT kept FROM site WHERE programme = :programme AND site = :site", site=name)
+    assert row is not None, name
+    return int(row["kept"])
+
+
+def lose(db: Transaction) -> None:
+    """Have all boxes of the programme ask what is here of their films, because some of it is gone."""
+    db.run("UPDATE site SET kept = 0 WHERE programme = :programme")
 
 
 def contacts(db: Transaction) -> list[Contact]:

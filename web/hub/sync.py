@@ -127,6 +127,7 @@ def take(hub: Hub, device: Device, messages: Iterable[ToHub], identifier: str) -
             answers_to=(identifier,),
             had=inbox.had(db, site.name),
             differs=differs,
+            kept=sites.kept(db, site.name),
             objects={sha256: (films.size(db, site.name, sha256) or (0, 0))[1] for sha256 in sorted(asked)},
             answers=told,
         )
@@ -163,6 +164,8 @@ def append(sha256: str) -> flask.typing.ResponseReturnValue:
         Took.WRONG: (460, "The bytes are not what their name says; the object begins anew."),
     }[took]
     answer = _said(status, sentence)
+    with hub.store.reading(device.programme) as db:
+        answer.headers["Outpost-Kept"] = str(sites.kept(db, device.site))
     answer.headers["Upload-Offset"] = str(have)
     return answer
 
