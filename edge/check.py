@@ -16,7 +16,7 @@ from edge.cli import config_of
 from edge.config import Config, DicomSink, FolderSink, Hl7Sink, Sink
 from edge.errors import Misconfigured, OutpostError, Tampered, Transient
 from edge.records import Role
-from edge.state import acceptances, accounts, forwarding, phantoms, trust
+from edge.state import acceptances, accounts, device, forwarding, phantoms, sync, trust
 from edge.state import audit as ledger
 from edge.state.objects import Objects
 from edge.state.store import BUILT, now, open_store
@@ -197,6 +197,25 @@ def orders(config: Config) -> str:
     raise Transient(_trouble(config.ris.ae_title, place, words.RIS[answer.trouble], answer.detail))
 
 
+def hub(config: Config) -> str:
+    """The hub lets the box in now."""
+    if not config.hub.url:
+        return "none in the settings: nothing leaves toward one"
+    with closing(open_store(Path(config.state))) as store:
+        known = device.hub(store)
+        if known is None:
+            raise Misconfigured(f"{config.hub.url}: the box is not enrolled yet. Type: outpost enrol CODE")
+        from edge.link import Link
+        from edge.wire import Wire
+
+        with closing(Wire(config.hub, lambda: known.pin)) as wire:
+            receipt = Link(config, store, wire).probe()
+        waits = len(sync.unsent(store))
+    if receipt.trouble is not None:
+        raise Transient(_trouble("hub", config.hub.url, words.HUB[receipt.trouble], receipt.detail))
+    return f"lets the box in as {receipt.detail}; {waits} films have not arrived there yet"
+
+
 CHECKS: tuple[Callable[[Config], str], ...] = (
     state,
     disk,
@@ -208,6 +227,7 @@ CHECKS: tuple[Callable[[Config], str], ...] = (
     ports,
     audit,
     orders,
+    hub,
 )
 
 

@@ -169,6 +169,35 @@ class Link:
         with transaction(self.store):
             sync.settle(self.store, receipt.trouble, receipt.detail, self.clock(), pause)
 
+    def probe(self) -> Receipt:
+        """Whether the hub lets this box in now; nothing is told and nothing taken."""
+        hub = device.hub(self.store)
+        if hub is None:
+            return Receipt(Trouble.NOT_CONFIGURED, "not enrolled")
+        identifier = self.draw(parcel.IDENTIFIER)
+        try:
+            heard = self._ask(Public(hub.signing, hub.sealing), ToHub(), identifier)
+        except Lost as error:
+            return Receipt(error.trouble, error.detail)
+        return heard if isinstance(heard, Receipt) else Receipt(detail=hub.site)
+
+    def _ask(self, to: Public, said: ToHub, identifier: bytes) -> list[ToBox] | Receipt:
+        """Send a parcel of one section; gives what it is answered. Raises `Lost`."""
+        body = b"".join(parcel.seal([said], 1, self.keys, to, identifier))
+        reply = self.transport.post("/sync/parcels", self._signed("POST", "/sync/parcels", body=body), body)
+        self._spend(len(body), self.clock())
+        if reply.status != 200:
+            return refused(reply)
+        opened = Opened(
+            io.BytesIO(reply.body), self.keys, lambda who: to if who == to.fingerprint else Fault.UNKNOWN_SENDER
+        )
+        heard = [one for one in opened if isinstance(one, ToBox)]
+        if opened.fault is not None:
+            return Receipt(Trouble.GARBLED, opened.fault)
+        if not all(identifier.hex() in one.answers_to for one in heard) or not heard:
+            return Receipt(Trouble.GARBLED, "it answers something else")
+        return heard
+
     def _exchange(self, hub: device.Hub, events: list[sync.Filed], asked: list[str], at: datetime) -> Receipt:
         """Send events, and take what the hub answers."""
         identifier, to = self.draw(parcel.IDENTIFIER), Public(hub.signing, hub.sealing)
@@ -182,19 +211,9 @@ class Link:
             chain=stood.chain,
             objects=tuple(asked),
         )
-        body = b"".join(parcel.seal([said], 1, self.keys, to, identifier))
-        reply = self.transport.post("/sync/parcels", self._signed("POST", "/sync/parcels", body=body), body)
-        self._spend(len(body), at)
-        if reply.status != 200:
-            return refused(reply)
-        opened = Opened(
-            io.BytesIO(reply.body), self.keys, lambda who: to if who == to.fingerprint else Fault.UNKNOWN_SENDER
-        )
-        heard = [one for one in opened if isinstance(one, ToBox)]
-        if opened.fault is not None:
-            return Receipt(Trouble.GARBLED, opened.fault)
-        if not all(identifier.hex() in one.answers_to for one in heard) or not heard:
-            return Receipt(Trouble.GARBLED, "it answers something else")
+        heard = self._ask(to, said, identifier)
+        if isinstance(heard, Receipt):
+            return heard
         with transaction(self.store):
             for one in heard:
                 sync.take(self.store, one, self.clock(), fresh=True)

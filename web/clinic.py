@@ -18,7 +18,7 @@ from edge.config import Config
 from edge.errors import OutpostError
 from edge.state.objects import Objects
 from edge.state.store import now
-from edge.vocabulary import IMPRESSIONS, OVERRIDES
+from edge.vocabulary import ADVICE, IMPRESSIONS, OVERRIDES
 from web import (
     alerts,
     choice,
@@ -113,6 +113,7 @@ def create(config: Config) -> Flask:
         PRELIMINARY=words.PRELIMINARY,
         SHAPES=phrases.SHAPES,
         ORDERED=phrases.ORDERED,
+        ADVICE=ADVICE,
         IMPRESSIONS=IMPRESSIONS,
         OVERRIDES=OVERRIDES,
         DECIDED=reads.DECIDED,

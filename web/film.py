@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import date, timedelta
+from typing import Any
 
 import flask
 from flask import Blueprint, abort, render_template, request, url_for
 
+from edge import outside
 from edge.records import Film
 from edge.stages import match
-from edge.state import acceptances, arrivals, queue, results
+from edge.state import acceptances, arrivals, queue, results, sync
 from edge.state.store import now, transaction
 from web import here, ledger, people, ranking, reads
 from web.languages import gettext as _
@@ -59,14 +61,18 @@ def supply_age(number: int) -> tuple[str, int] | flask.typing.ResponseReturnValu
     return flask.redirect(url_for("film.page", number=number), 303)
 
 
-def _look(shown: dict[str, object]) -> None:
-    """Record that a person was shown the film, and the earlier one beside it."""
+def _look(shown: dict[str, Any]) -> None:
+    """Record that a person was shown the film, the earlier one beside it, and what a teleradiologist said of it."""
     for film in (shown["film"], shown["beside"]):
         if isinstance(film, Film):
             ledger.look(film.arrival.id)
+    for one in shown["returned"] if not shown["said"].hidden else ():
+        if one.seen_at is None:
+            with transaction(here.store()) as store:
+                outside.tell_seen(store, here.config(), one, people.who().name, now())
 
 
-def _shown(film: Film) -> dict[str, object]:
+def _shown(film: Film) -> dict[str, Any]:
     accepted = acceptances.accepted(here.store())
     return {
         "film": film,
@@ -75,6 +81,7 @@ def _shown(film: Film) -> dict[str, object]:
         "twins": results.same_instance(here.store(), film.arrival),
         "picture_late": film.decided_at is not None and now() - film.decided_at > PICTURE_PATIENCE,
         "said": reads.said(film),
+        "returned": sync.returned(here.store(), film.arrival.id),
         "triage_only": here.config().policy.triage_only,
         "priors": (earlier := priors(film)),
         "beside": next((one for one in earlier if str(one.arrival.id) == request.args.get("beside")), None),

@@ -13,7 +13,7 @@ from flask import Blueprint, render_template
 from edge import health, syslog, words
 from edge.health import Level, Reading
 from edge.records import Trouble, Way
-from edge.state import acceptances, audit, forwarding, notices, orders, outbox, queue
+from edge.state import acceptances, audit, device, forwarding, notices, orders, outbox, queue, sync
 from edge.state.store import now
 from web import alerts, drift, here, ledger, limits, people, phrases, ranking
 from web.languages import N_, ngettext
@@ -64,6 +64,7 @@ def _lines() -> list[Line]:
         _assessing(),
         _alert(),
         *_ways(),
+        *_hub(),
         _drift(),
         _ledger(),
         *_ris(),
@@ -163,6 +164,37 @@ def _way(way: Way) -> Line:
     level = Level.GOOD if trouble is None else Level.LOOK if trouble in _OF_ITSELF else Level.ACT
     title = _("Results to %(name)s") % {"name": way.sink}
     return Line("way", title, level, " ".join(told), _(action), way.detail if trouble is not None else "")
+
+
+def _hub() -> list[Line]:
+    """How it stands with the hub, if there is one: what has not arrived there, and why."""
+    store, config, title = here.store(), here.config(), _("Hub")
+    if not config.hub.url:
+        return []
+    if device.hub(store) is None:
+        sentence = _("The box is not enrolled with its hub yet; what it should know waits here.")
+        return [Line("hub", title, Level.ACT, sentence, _("Have the technician enrol it: outpost enrol CODE."))]
+    stood, waits = sync.standing(store), sync.unsent(store)
+    told = [] if stood.trouble is None else [_(words.HUB[stood.trouble][0])]
+    if waits:
+        told.append(
+            ngettext(
+                "%(num)d film has not arrived there yet, since %(moment)s.",
+                "%(num)d films have not arrived there yet, the oldest since %(moment)s.",
+                len(waits),
+            )
+            % {"num": len(waits), "moment": phrases.clock(min(waits.values()))}
+        )
+    else:
+        told.append(_("Everything has arrived there."))
+    if stood.answered_at is not None:
+        told.append(_("It last answered at %(moment)s.") % {"moment": phrases.clock(stood.answered_at)})
+    if stood.trouble is None:
+        level, action = Level.GOOD if stood.answered_at is not None else Level.UNKNOWN, _("Nothing to do.")
+    else:
+        level = Level.LOOK if stood.trouble in _OF_ITSELF else Level.ACT
+        action = _(words.HUB[stood.trouble][1])
+    return [Line("hub", title, level, " ".join(told), action, stood.detail)]
 
 
 def _ledger() -> Line:

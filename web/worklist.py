@@ -10,7 +10,7 @@ import flask
 from flask import Blueprint, Response, g, render_template, request
 
 from edge import health
-from edge.state import outbox
+from edge.state import outbox, sync
 from edge.state.store import files_of, now
 from web import here, languages, people, ranking, reads
 from web.ranking import Show
@@ -74,10 +74,11 @@ def _worklist() -> dict[str, object]:
     listed = ranking.build(here.store(), at, wait_cap, number, show, sought, raised)
     page = None if listed.page == 1 else listed.page
     query = {"show": None if show is Show.OPEN else show, "q": sought or None, "page": page}
-    unsent, oldest = outbox.unsent(here.store())
+    waits = [*outbox.unsent(here.store()).items(), *sync.unsent(here.store()).items()]
     return {
-        "unsent": unsent,
-        "oldest": oldest,
+        "unsent": len({number for number, _since in waits}),
+        "oldest": min((since for _number, since in waits), default=None),
+        "returned": sync.unseen(here.store()),
         "list": listed,
         "query": query,
         "wait_cap": wait_cap,

@@ -324,12 +324,12 @@ def _told(receipt: Receipt) -> dict[str, str]:
     return {} if receipt.trouble is None else {"trouble": receipt.trouble, "detail": receipt.detail}
 
 
-def unsent(connection: sqlite3.Connection) -> tuple[int, datetime | None]:
-    """Of how many films something has not been sent yet, and since when the oldest of it waits."""
-    count, oldest = connection.execute(
-        f"SELECT COUNT(DISTINCT arrival_id), MIN(made_at) FROM delivery WHERE {_OPEN}"
-    ).fetchone()
-    return int(count), None if oldest is None else datetime.fromisoformat(oldest)
+def unsent(connection: sqlite3.Connection) -> dict[int, datetime]:
+    """By film, since when something of it has not been sent."""
+    rows = connection.execute(
+        f"SELECT arrival_id, MIN(made_at) AS since FROM delivery WHERE {_OPEN} GROUP BY arrival_id"
+    )
+    return {row["arrival_id"]: datetime.fromisoformat(row["since"]) for row in rows}
 
 
 def ways(connection: sqlite3.Connection, config: Config) -> list[Way]:

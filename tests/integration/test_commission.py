@@ -143,7 +143,7 @@ def test_imported_films_are_assessed_and_on_no_list_and_sent_nowhere(box: Config
         assert listed.total == 0
         assert listed.mode is ranking.Mode.SHADOW
         assert results.film(store, FILMS).decision is not None
-        assert outbox.unsent(store) == (0, None)
+        assert outbox.unsent(store) == {}
         assert audit.verify(store) is None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge.config import Config, Policy, Sink, Web, Worker
+from edge.config import Config, Hub, Policy, Sink, Web, Worker
 from edge.errors import Misconfigured
 from edge.records import Assessment, Decision, Display, Finding, Header, Outcome, Reason, Refusal, Urgency
 from edge.state import acceptances, arrivals, notices, queue, results
@@ -22,6 +22,7 @@ from tests.people import sign_in
 from web import clinic, phrases, worklist
 
 ACCEPTED = "2.25.1"
+NO_HUB = Hub()
 SHOWN_AT_ONCE = Policy(impression_first=False)
 OWN = {"Sec-Fetch-Site": "same-origin"}
 LOOKALIKE = "<script>alert('x')</script>"
@@ -30,9 +31,13 @@ LOOKALIKE = "<script>alert('x')</script>"
 class Box:
     """A box's state and its pages."""
 
-    def __init__(self, folder: Path, policy: Policy = SHOWN_AT_ONCE, sinks: tuple[Sink, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, policy: Policy = SHOWN_AT_ONCE, sinks: tuple[Sink, ...] = (), hub: Hub = NO_HUB
+    ) -> None:
         (folder / "card.md").write_text("# The card\n\nA demonstrator.\n", encoding="utf-8")
-        self.config = Config(state=str(folder / "state"), worker=Worker(bundle=str(folder)), policy=policy, sinks=sinks)
+        self.config = Config(
+            state=str(folder / "state"), worker=Worker(bundle=str(folder)), policy=policy, sinks=sinks, hub=hub
+        )
         self.client = clinic.create(self.config).test_client()
         sign_in(self.client, Path(self.config.state))
         self.store = open_store(Path(self.config.state))
