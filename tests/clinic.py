@@ -17,7 +17,7 @@ import numpy as np
 from flask import Flask
 from PIL import Image
 
-from edge import setup, surveillance, trial, words
+from edge import setup, surveillance, trial, words, worker
 from edge.config import Config
 from edge.records import (
     Assessment,
@@ -171,7 +171,7 @@ def decide(
 def pictures(seed: int) -> tuple[bytes, bytes]:
     """A film at its 16 bits, and its preview."""
     gray = np.clip(phantom.chest(seed, (720, 600), opacity=seed % 2 == 0), 0, 1)
-    return png(np.rint(gray * 65535).astype(np.uint16)), png(np.rint(gray * 255).astype(np.uint8))
+    return worker._film(np.rint(gray * 65535).astype(np.uint16)), png(np.rint(gray * 255).astype(np.uint8))
 
 
 def heat() -> bytes:

@@ -251,8 +251,10 @@ def visits(browser: Any, boxes: list[Clinic], code: str) -> Iterator[tuple[Table
 
 
 @contextmanager
-def opened(browser: Any, config: Config | None = None, size: str = "10-landscape", **options: Any) -> Iterator[Any]:
-    """A page of a tablet; where the box's settings are given, with Amina, a clinician, signed in on it.
+def opened(
+    browser: Any, config: Config | None = None, size: str = "10-landscape", name: str = "Amina", **options: Any
+) -> Iterator[Any]:
+    """A page of a tablet; where the box's settings are given, with a clinician signed in on it.
 
     It fails the test when the page asks for anything outside the box, or logs an error that was not cleared from `page.errors`.
     """
@@ -261,7 +263,7 @@ def opened(browser: Any, config: Config | None = None, size: str = "10-landscape
     options = {"ignore_https_errors": True, "service_workers": "block", **options}
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     if config:
-        held = cookies(Path(config.state)).items()
+        held = cookies(Path(config.state), name).items()
         hosts = ("127.0.0.1", "clinic.test")
         context.add_cookies(
             [{"name": name, "value": value, "domain": host, "path": "/"} for name, value in held for host in hosts]

@@ -72,7 +72,7 @@ def put_film(config: Config, rows: int, columns: int) -> int:
         results.add(
             store, number, 1, Assessment(Header(PatientName="BIG^Film", age_years=34.0), decision, None, {}), now()
         )
-        pictures = objects.put(worker._png(values)).sha256, objects.put(worker._preview(film)).sha256
+        pictures = objects.put(worker._film(values)).sha256, objects.put(worker._preview(film)).sha256
         results.add_rendition(store, number, *pictures, film.display)
     return number
 

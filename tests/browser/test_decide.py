@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge.config import Config, Policy, Web
-from edge.records import Outcome
+from edge.records import Outcome, ReadKind
 from edge.state import acceptances, reads
 from edge.state.store import now, open_store, transaction
 from tests.clinic import DEVICE, film, serving
@@ -98,7 +98,7 @@ def test_a_second_tap_sends_nothing(browser: Any, box: Any) -> None:
 def test_two_people_on_one_film(browser: Any, box: Any) -> None:
     """The page of who came second is stale: it says so, saves nothing, and leads to the decision that stands."""
     *_, third = box.films
-    with opened(browser, box.config) as slow, opened(browser, box.config) as quick:
+    with opened(browser, box.config, name="Brahim") as slow, opened(browser, box.config) as quick:
         for page in (slow, quick):
             page.goto(f"{box.url}/films/{third}")
         quick.click("#decide button[value=confirm]")
@@ -108,7 +108,7 @@ def test_two_people_on_one_film(browser: Any, box: Any) -> None:
         slow.click(f"main a[href='/films/{third}']")
         slow.wait_for_selector("#decide .stands")
         assert "Confirmed by Amina" in slow.inner_text("#decide .stands")
-        assert len(reads.of_film(box.store, third)) == 1
+        assert [(act.kind, act.reader) for act in reads.of_film(box.store, third)] == [(ReadKind.CONFIRM, "Amina")]
         slow.errors.clear()  # the 409 that was asked for
 
 

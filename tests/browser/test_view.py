@@ -42,13 +42,13 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     objects = Objects(Path(filled.config.state))
     film = Rendition(values(), Display(WINDOWS, 0.5, True))
     prior = filled.film(Outcome.ROUTINE)
-    earlier = Rendition(values()[::-1].copy(), film.display)
+    earlier = Rendition(values()[::-1, :-1].copy(), film.display)  # an odd number of columns
     with transaction(filled.store):
-        pictures = objects.put(worker._png(earlier.values)).sha256, objects.put(worker._preview(earlier)).sha256
+        pictures = objects.put(worker._film(earlier.values)).sha256, objects.put(worker._preview(earlier)).sha256
         results.add_rendition(filled.store, prior, *pictures, film.display)
     number = filled.film(Outcome.SOON)
     with transaction(filled.store):
-        pictures = objects.put(worker._png(film.values)).sha256, objects.put(worker._preview(film)).sha256
+        pictures = objects.put(worker._film(film.values)).sha256, objects.put(worker._preview(film)).sha256
         results.add_rendition(filled.store, number, *pictures, film.display)
         heat = io.BytesIO()
         Image.fromarray(np.full((7, 7, 4), (255, 0, 0, 255), np.uint8)).save(heat, "PNG")

@@ -4,55 +4,68 @@
 // says what it does in data-do. Nothing here is mirrored in right-to-left pages: left of the film stays left.
 
 const WHITE = 65535;
+const BEFORE_DATA = 41; // bytes: what a PNG begins with, its header, and what its data begins with
 const MOVING_MS = 400; // while frames follow each other closer than this they are drawn rough, then once more fine
 
-/** The pixels of a 16-bit gray PNG (RFC 2083), which browsers would cut down to 8 bits. */
+/**
+ * The pixels of a film's 16-bit gray PNG (RFC 2083), which browsers would cut down to 8 bits; undone while it comes. The box
+ * writes it (`edge/worker.py`) in one chunk, each line less the one above.
+ */
 async function read16(url) {
   const response = await fetch(url);
   if (!response.ok) throw new Error(`${response.status}`);
-  const bytes = new Uint8Array(await response.arrayBuffer());
-  const view = new DataView(bytes.buffer);
-  const parts = [];
-  let [columns, rows] = [0, 0];
-  for (let at = 8; at < bytes.length; ) {
-    const length = view.getUint32(at);
-    const kind = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
-    if (kind === "IHDR") {
-      [columns, rows] = [view.getUint32(at + 8), view.getUint32(at + 12)];
-      if (bytes[at + 16] !== 16 || bytes[at + 17] !== 0 || bytes[at + 20] !== 0) throw new Error("not a 16-bit gray PNG");
-    } else if (kind === "IDAT") parts.push(bytes.subarray(at + 8, at + 8 + length));
-    at += length + 12;
-  }
-  const plain = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate"));
-  const lines = new Uint8Array(await new Response(plain).arrayBuffer());
-  return { rows, columns, values: await unfilter(lines, rows, columns) };
-}
-
-/** Undo the PNG filters (RFC 2083, 6) a stretch of lines at a time, so that the page goes on answering. */
-async function unfilter(lines, rows, columns) {
-  const width = columns * 2;
-  const values = new Uint16Array(rows * columns);
-  let above = new Uint8Array(width);
-  for (let row = 0; row < rows; row += 1) {
-    const start = row * (width + 1);
-    const filter = lines[start];
-    const line = lines.subarray(start + 1, start + 1 + width);
-    for (let i = 0; i < width; i += 1) {
-      const left = i > 1 ? line[i - 2] : 0;
-      if (filter === 1) line[i] += left;
-      else if (filter === 2) line[i] += above[i];
-      else if (filter === 3) line[i] += (left + above[i]) >> 1;
-      else if (filter === 4) {
-        const corner = i > 1 ? above[i - 2] : 0;
-        const [a, b, c] = [Math.abs(above[i] - corner), Math.abs(left - corner), Math.abs(left + above[i] - 2 * corner)];
-        line[i] += a <= b && a <= c ? left : b <= c ? above[i] : corner;
+  const head = new Uint8Array(BEFORE_DATA);
+  let [got, left, columns, rows] = [0, 0, 0, 0];
+  const data = new TransformStream({
+    transform(part, to) {
+      if (got < head.length) {
+        const first = part.subarray(0, head.length - got);
+        head.set(first, got);
+        got += first.length;
+        part = part.subarray(first.length);
+        if (got < head.length) return;
+        const view = new DataView(head.buffer);
+        if (head[24] !== 16 || head[25] !== 0 || head[28] !== 0) throw new Error("not a 16-bit gray PNG");
+        [columns, rows, left] = [view.getUint32(16), view.getUint32(20), view.getUint32(33)];
       }
+      part = part.subarray(0, left);
+      left -= part.length;
+      if (part.length) to.enqueue(part);
+    },
+  });
+  const reader = response.body.pipeThrough(data).pipeThrough(new DecompressionStream("deflate")).getReader();
+  let [values, line, bytes, above, turned, words, row, at] = [null, null, null, null, null, null, 0, -1];
+  for (;;) {
+    const { done, value: part } = await reader.read();
+    if (done) break;
+    if (!values) {
+      values = new Uint16Array(rows * columns);
+      [line, above, turned] = [0, 0, 0].map(() => new Uint32Array((columns + 1) >> 1)); // four bytes at a time
+      [bytes, words] = [new Uint8Array(line.buffer, 0, 2 * columns), new Uint16Array(turned.buffer, 0, columns)];
     }
-    for (let i = 0; i < columns; i += 1) values[row * columns + i] = (line[2 * i] << 8) | line[2 * i + 1];
-    above = line;
-    if (row % 256 === 255) await new Promise((done) => setTimeout(done));
+    for (let i = 0; i < part.length; ) {
+      if (at < 0) {
+        if (part[i] !== 2) throw new Error("a PNG of somebody else");
+        [i, at] = [i + 1, 0];
+        continue;
+      }
+      const some = part.subarray(i, i + bytes.length - at);
+      bytes.set(some, at);
+      [i, at] = [i + some.length, at + some.length];
+      if (at < bytes.length) continue;
+      for (let k = 0; k < line.length; k += 1) {
+        const a = line[k];
+        const b = above[k];
+        const sum = ((a & 0x7f7f7f7f) + (b & 0x7f7f7f7f)) ^ ((a ^ b) & 0x80808080);
+        above[k] = sum;
+        turned[k] = ((sum & 0x00ff00ff) << 8) | ((sum >>> 8) & 0x00ff00ff); // PNG has the high byte first, a tablet the low one
+      }
+      values.set(words, row * columns);
+      [row, at] = [row + 1, -1];
+    }
   }
-  return values;
+  if (row < rows) throw new Error("cut off");
+  return { rows, columns, values };
 }
 
 const VERTEX = `#version 300 es
@@ -325,7 +338,7 @@ class CxrView extends HTMLElement {
 
   /** Zoom by a factor around a place on the screen, the middle if none is given. */
   scale(factor, x = this.canvas.width / 2, y = this.canvas.height / 2) {
-    const least = Math.min(this.canvas.width / this.film.columns, this.canvas.height / this.film.rows) / 2;
+    const least = Math.min(1, this.canvas.width / this.film.columns / 2, this.canvas.height / this.film.rows / 2); // one to one, however small the film
     const zoom = Math.min(16, Math.max(least, this.zoom * factor));
     const real = zoom / this.zoom;
     this.x = (this.x - (x - this.canvas.width / 2)) * real + (x - this.canvas.width / 2);
