@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from edge.validity import cause, packet, watch
 from edge.validity.packet import Packet
-from edge.validity.verdict import Cause
+from edge.validity.verdict import Cause, Chart
 
 Array = npt.NDArray[np.float64]
 Name = TypeVar("Name", bound=Hashable)
@@ -90,6 +90,17 @@ def likely(packets: Sequence[Packet]) -> Cause:
     days = watch.days_of(packets)
     told = watch.shifts(watch.reference(days[:-RECENT]), days[-RECENT:])
     return cause.likely(told, packet.merge(packets[:-RECENT]), packet.merge(packets[-RECENT:]))
+
+
+def picture(packets: Sequence[Packet]) -> Chart | None:
+    """What moved most in the latest days, a day after the other, in units of what it varied by before; None for too few days."""
+    if len(packets) < LEAST + RECENT:
+        return None
+    days = watch.days_of(packets)
+    standard = watch.reference(days[:-RECENT]).standard(days.n, days.mean)[:, : watch.CHARTED]
+    most = int(np.argmax(np.abs(standard[-RECENT:].mean(0))))
+    shown = tuple(round(float(value), 2) for value in standard[-watch.SHOWN :, most])
+    return Chart(watch.CHARTS[most], shown, 0.0)
 
 
 def named(found: Mapping[Name, float], wrongly: float = WRONGLY) -> set[Name]:

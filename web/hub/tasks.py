@@ -449,6 +449,22 @@ def seen(db: Transaction, digest: str, at: float) -> None:
     )
 
 
+def audited(db: Transaction, since: float) -> list[tuple[cards.Result, Finding, float]]:
+    """First reads and audits since a time, oldest first: what the AI said, what the reader said, for how many films it stands."""
+    rows = db.rows(
+        "SELECT film.card, review.finding, task.weight FROM review"
+        " JOIN task ON task.programme = review.programme AND task.id = review.task"
+        " JOIN film ON film.programme = review.programme AND film.id = review.film"
+        " WHERE review.programme = :programme AND review.at >= :since AND review.kind IN ('first', 'audit')"
+        " ORDER BY review.at, review.id",
+        since=since,
+    )
+    return [
+        (msgspec.json.decode(row["card"], type=cards.Result), _finding.decode(row["finding"]), row["weight"])
+        for row in rows
+    ]
+
+
 def turnaround(db: Transaction, since: float, by: str = "site") -> list[Turnaround]:
     """How long first reads took since a time, by `site` or by `code`, the longest ninetieth percentile first."""
     what, joined = {
