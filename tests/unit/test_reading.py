@@ -11,12 +11,13 @@ import pytest
 
 from edge import cards
 from edge.records import Concern, Outcome
+from edge.stages.parcel import Public
 from tests import reading
 from tests.reading import PROGRAMME, Hub
 from tests.unit.test_hub_people import OWN, later
-from web.hub import drafts, films, read, store
+from web.hub import drafts, films, read, store, sync
 from web.hub.config import Config, Policy
-from web.hub.records import Review, TaskKind
+from web.hub.records import Device, Review, TaskKind
 
 STREAM = bytes(range(256)) * 400
 """Stands for a codestream: the pages only count its bytes."""
@@ -114,13 +115,22 @@ def test_a_read_can_be_taken_back_for_ten_seconds_and_leaves_then(hub: Hub, monk
     assert hub.task(first)
 
 
-def test_a_box_that_asks_lets_a_read_go_that_is_due(hub: Hub) -> None:
+def test_a_box_that_asks_lets_a_read_go_that_is_due(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.film(Outcome.SOON, stream=STREAM)
     client = hub.client()
     sealed_and_sent(client, take(client), "normal")
     assert flushed(hub, 5) == []
-    assert [one.finding.codes for one in flushed(hub)] == [("normal",)]
-    assert flushed(hub) == []
+    public = Public(b"s" * 32, b"e" * 32)
+    box = Device(fingerprint="f", programme=PROGRAMME, site="north", public=public, enrolled_at=0, revoked_at=None)
+
+    def told() -> list[Any]:
+        answered = sync.take(hub.held, box, [cards.ToHub(hub_epoch="", upto=0)], "a parcel").answers
+        return [one.body for one in answered if isinstance(one.body, cards.Read)]
+
+    assert told() == []
+    monkeypatch.setattr("web.hub.sync.now", lambda: store.now() + 11)
+    assert [one.codes for one in told()] == [("normal",)]
+    assert [one.codes for one in told()] == [("normal",)], "the same one again until the box has it"
 
 
 def test_a_film_is_one_readers_until_they_are_silent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

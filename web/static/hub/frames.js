@@ -3,7 +3,7 @@
 
 const AGAIN_MS = 500; // the clinic may still be sending
 const LEAST = 16384; // fewer bytes show nothing
-const GROWTH = 1.4; // what is worth decoding anew
+const GROWTH = 2; // what is worth decoding anew
 
 const decoder = new Worker(new URL("htj2k.js", import.meta.url).href + new URL(import.meta.url).search);
 
