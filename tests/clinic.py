@@ -17,7 +17,7 @@ import numpy as np
 from flask import Flask
 from PIL import Image
 
-from edge import setup, surveillance, trial, words, worker
+from edge import cards, setup, surveillance, trial, words, worker
 from edge.config import Config
 from edge.records import (
     Assessment,
@@ -34,7 +34,7 @@ from edge.records import (
     Unit,
     Urgency,
 )
-from edge.state import acceptances, arrivals, drift, notices, orders, queue, reads, results
+from edge.state import acceptances, arrivals, drift, notices, orders, queue, reads, results, sync
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from edge.validity import packet
@@ -242,7 +242,28 @@ def fill(config: Config) -> Filled:
                     store, films[key], 1, kind, "Amina", now(), f"does-{key}", outcome=outcome, reason=reason
                 )
                 done = read.id
+            for key, codes, advice in (
+                ("asked", ("pneumothorax",), ("act_now", "send")),
+                ("immediate", ("unsure",), ()),
+            ):
+                returned(store, films[key], codes, advice)
     return Filled(films, done)
+
+
+def returned(store: Any, number: int, codes: tuple[str, ...], advice: tuple[str, ...]) -> None:
+    """A teleradiologist's read of a film has come back, inside the caller's transaction."""
+    body = cards.Read(
+        case=sync.case(store, number, f"2.25.{number}"),
+        read=f"{number:064x}",
+        reader="Dr Grace Banda",
+        outcome=Outcome.IMMEDIATE if advice else Outcome.COULD_NOT_ASSESS,
+        codes=codes,
+        advice=advice,
+        final=not advice,
+        at="2026-11-25T10:00:00Z",
+    )
+    answer = cards.Answer(epoch="a" * 16, seq=sync.standing(store).upto + 1, body=body)
+    sync.take(store, cards.ToBox(epoch="a" * 16, answers=(answer,)), now(), fresh=True)
 
 
 def ready(config: Config) -> None:
