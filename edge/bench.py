@@ -6,6 +6,7 @@ what is reported. Milliseconds belong to this machine, ratios travel better.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -83,8 +84,16 @@ def ratio(ours: list[float], theirs: list[float]) -> Ratio:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="Rounds per figure.")
 @click.option("--sync", is_flag=True, help="Measure instead what arrives when over a bad link; needs root.")
-def bench(as_json: bool, rounds: int, sync: bool) -> None:
+@click.option(
+    "--hub", is_flag=True, help="Measure instead how many studies a hub takes, and how soon a reader has the next."
+)
+@click.option("--studies", type=click.IntRange(8), default=1_000_000, show_default=True, help="With --hub: of the day.")
+@click.option("--postgresql", default="", help="With --hub: a database to use; else a temporary one is started.")
+def bench(as_json: bool, rounds: int, sync: bool, hub: bool, studies: int, postgresql: str) -> None:
     """Measure ratios against the baseline, in one run."""
+    if hub:
+        importlib.import_module("web.hub.bench").bench(as_json, studies, postgresql)  # as text: edge never imports web
+        return
     if sync:
         from edge import bench_sync
 

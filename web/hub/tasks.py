@@ -60,7 +60,7 @@ CREATE TABLE review (
     seen_at REAL,
     UNIQUE (programme, digest)
 ) STRICT;
-CREATE INDEX review_of_film ON review (programme, film);
+CREATE INDEX review_of_film ON review (programme, film, reader);
 CREATE INDEX review_of_reader ON review (programme, reader, id);
 CREATE INDEX review_at ON review (programme, at);
 CREATE TABLE review_code (
@@ -238,13 +238,12 @@ def _take(db: Transaction, reader: Reader, at: float, more: str) -> int | None:
     size = CANDIDATES
     while True:
         found = [row["id"] for row in _candidates(db, reader, at, size, f" AND lease_until <= :at{more}")]
-        for start in range(0, len(found), CANDIDATES):
-            names, values = _listed("n", found[start : start + CANDIDATES])
+        for number in found:  # one by one: each is found by its key, whatever the database thinks of the others
             row = db.row(
-                "SELECT id FROM task WHERE programme = :programme AND done_at IS NULL AND lease_until <= :at"
-                f" AND id IN ({names}) ORDER BY rank, due, id LIMIT 1{db.take}",
+                "SELECT id FROM task WHERE programme = :programme AND id = :id AND done_at IS NULL"
+                f" AND lease_until <= :at{db.take}",
+                id=number,
                 at=at,
-                **values,
             )
             if row is not None:
                 return int(row["id"])
