@@ -140,7 +140,9 @@ def evaluate(ctx: click.Context, bundle: Path, data: Path, out: Path | None, as_
     from edge.worker import Reader
 
     loaded = _loaded(bundle)
-    cases, unused, wrong = evaluation.parse(evaluation.table_of(data), loaded.manifest)
+    cases, unused, wrong = evaluation.parse(
+        evaluation.table_of(data), [finding.key for finding in loaded.manifest.findings]
+    )
     if wrong:
         raise Unreadable(_list("nothing was evaluated", wrong))
     if unused:
@@ -162,6 +164,37 @@ def evaluate(ctx: click.Context, bundle: Path, data: Path, out: Path | None, as_
         (out / "evaluation.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         (out / "evaluation.html").write_text(evaluation_page.page(told), encoding="utf-8")
     click.echo(json.dumps(told) if as_json else _words(told))
+
+
+@models.command("import")
+@click.argument("network", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option(
+    "--about", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True, help="What it is (TOML)."
+)
+@click.option("--data", type=FOLDER, required=True, help="Folder of films with a CSV, as for evaluate.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="New folder for the bundle."
+)
+@click.option("--sha256", default="", help="What the network's file must hash to.")
+@click.option(
+    "--key", type=click.Path(path_type=Path, dir_okay=False), help="Your private key (Ed25519, PEM) to sign it with."
+)
+def import_network(network: Path, about: Path, data: Path, out: Path, sha256: str, key: Path | None) -> None:
+    """Make a bundle from somebody else's network: a DenseNet checkpoint of torchxrayvision, or an ONNX file.
+
+    It is quantized, held against itself in float, calibrated and judged on the films that you name; a finding that these do not
+    carry is left out. Nothing that is in a checkpoint is run.
+    """
+    from edge import adoption
+
+    found = adoption.adopt(network, about, data, out, sha256, key, lambda step: click.echo(f"— {step}", err=True))
+    click.echo(f"{out}: {', '.join(finding.label for finding in found.manifest.findings)}")
+    for name, why in found.left_out.items():
+        click.echo(f"left out: {name}: {why}")
+    if not found.quantized:
+        click.echo("The network stays in float, for eight bits did not agree: it takes longer and more memory.")
+    if key is None:
+        click.echo("Nobody has signed it: see models/authorities/README.md, then `outpost models activate`.")
 
 
 def _list(what: str, lines: list[str]) -> str:

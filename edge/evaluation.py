@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from edge import worker
 from edge.errors import Unreadable
 from edge.records import Decision, Header, Reason, Refusal
-from edge.stages import decide
+from edge.stages import decide, header
 from edge.validity.accuracy import AGE_BANDS
 from edge.worker import Reader
 from models import statistics
@@ -80,15 +80,14 @@ def table_of(folder: Path) -> Path:
     return chosen[0]
 
 
-def parse(table: Path, manifest: Manifest) -> tuple[list[Case], list[str], list[str]]:
-    """The cases of a table, the columns that are not looked at, and everything that is wrong: what and where."""
+def parse(table: Path, keys: Sequence[str]) -> tuple[list[Case], list[str], list[str]]:
+    """The cases of a table for findings of these keys, the columns not looked at, and everything that is wrong: what and where."""
     try:
         text = table.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         return [], [], [f"{table.name} is not written in UTF-8. Save it again as “CSV UTF-8”."]
     rows = csv.DictReader(text.splitlines(), strict=True)
     columns = list(rows.fieldnames or [])
-    keys = [finding.key for finding in manifest.findings]
     if "file" not in columns or not set(keys) & set(columns):
         there = ", ".join(columns) or "none"
         return [], [], [f"line 1: a column `file` is needed, and one of {', '.join(keys)}; there are: {there}."]
@@ -143,6 +142,19 @@ def _films_amiss(folder: Path, cases: Sequence[Case]) -> Iterator[str]:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if (other := first.setdefault(digest, case)) is not case:
                 yield f"line {case.line}: {case.file} is the same film as line {other.line}, {other.file}; keep one."
+
+
+def dataset(path: Path, case: Case) -> tuple[Dataset, Header]:
+    """A film and what it says of itself; a JPEG or PNG as a gateway would have made it. Raises ValueError where there is none."""
+    if path.suffix.lower() in PICTURES:
+        try:
+            return _as_dicom(path, case.view), Header()
+        except Exception as error:  # Pillow raises nearly anything on a damaged picture
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+    parsed = header.read(path)
+    if isinstance(parsed, Refusal):
+        raise ValueError(parsed.detail)
+    return parsed
 
 
 def judge(folder: Path, case: Case, reader: Reader) -> Judged:

@@ -54,7 +54,7 @@ def backbone(work: Path) -> None:
         np.concatenate([draw.choice(indices, network.CALIBRATION_FILMS // 2, False) for indices in training])
     )
     network.export(work)
-    network.quantize(work, pictures[pick])
+    network.quantize(work / "backbone.onnx", work / "backbone.int8.onnx", pictures[pick])
     nothing = np.zeros((1, 1280), np.float32), np.zeros(1, np.float32)
     for name in ("backbone", "backbone.int8"):
         network.assemble(work / f"{name}.onnx", *nothing, work / "probe.onnx")

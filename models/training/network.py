@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -52,31 +52,31 @@ def export(work: Path) -> None:
     )
 
 
-def quantize(work: Path, pictures: npt.NDArray[np.uint8]) -> None:
-    """Write `backbone.int8.onnx`: weights per channel, activations by their range on training films."""
+def quantize(source: Path, target: Path, pictures: npt.NDArray[np.uint8], in_float: Sequence[str] = ()) -> None:
+    """Quantize a model file: weights per channel, activations by their range on these films; some nodes stay in float."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Films(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            with_bar = click.progressbar(pictures[:CALIBRATION_FILMS], label="Quantizing     ")
-            self.films: Iterator[npt.NDArray[np.uint8]] = iter(with_bar.__enter__())
+            self.films: Iterator[npt.NDArray[np.uint8]] = iter(pictures)
 
         def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
             film = next(self.films, None)
             return None if film is None else {"image": (film[None, None] / np.float32(255)).astype(np.float32)}
 
-    quant_pre_process(str(work / "backbone.onnx"), str(work / "folded.onnx"), skip_symbolic_shape=True)
-    convolutions = [node.name for node in onnx.load(str(work / "folded.onnx")).graph.node if node.op_type == "Conv"]
+    folded = target.with_suffix(".folded.onnx")
+    quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+    convolutions = [node.name for node in onnx.load(str(folded)).graph.node if node.op_type == "Conv"]
     quantize_static(
-        str(work / "folded.onnx"),
-        str(work / "backbone.int8.onnx"),
+        str(folded),
+        str(target),
         Films(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS],
+        nodes_to_exclude=[*convolutions[:FLOAT_CONVOLUTIONS], *in_float],
     )
 
 
