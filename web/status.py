@@ -116,7 +116,9 @@ def _model() -> Line:
 
 def _assessing() -> Line:
     waiting = queue.open_jobs(here.store(), "assess")
-    sentence = ngettext("%(num)d film waits for the AI.", "%(num)d films wait for the AI.", waiting) % {"num": waiting}
+    sentence = ngettext("%(num)s film waits for the AI.", "%(num)s films wait for the AI.", waiting) % {
+        "num": phrases.number(waiting)
+    }
     title = _("Assessing films")
     if waiting > LONG_QUEUE:
         return Line(
@@ -148,16 +150,16 @@ def _way(way: Way) -> Line:
     else:
         told.append(
             ngettext(
-                "%(num)d result is not there yet, since %(moment)s.",
-                "%(num)d results are not there yet, the oldest since %(moment)s.",
+                "%(num)s result is not there yet, since %(moment)s.",
+                "%(num)s results are not there yet, the oldest since %(moment)s.",
                 way.waiting,
             )
-            % {"num": way.waiting, "moment": phrases.clock(way.oldest)}
+            % {"num": phrases.number(way.waiting), "moment": phrases.clock(way.oldest)}
         )
     if way.refused:
         told.append(
-            ngettext("%(num)d of them was refused.", "%(num)d of them were refused.", way.refused)
-            % {"num": way.refused}
+            ngettext("%(num)s of them was refused.", "%(num)s of them were refused.", way.refused)
+            % {"num": phrases.number(way.refused)}
         )
     if way.next_at is not None and trouble is not None:
         told.append(_("The next attempt is at %(moment)s.") % {"moment": phrases.clock(max(way.next_at, now()))})
@@ -179,11 +181,11 @@ def _hub() -> list[Line]:
     if waits:
         told.append(
             ngettext(
-                "%(num)d film has not arrived there yet, since %(moment)s.",
-                "%(num)d films have not arrived there yet, the oldest since %(moment)s.",
+                "%(num)s film has not arrived there yet, since %(moment)s.",
+                "%(num)s films have not arrived there yet, the oldest since %(moment)s.",
                 len(waits),
             )
-            % {"num": len(waits), "moment": phrases.clock(min(waits.values()))}
+            % {"num": phrases.number(len(waits)), "moment": phrases.clock(min(waits.values()))}
         )
     else:
         told.append(_("Everything has arrived there."))
@@ -236,7 +238,7 @@ def _ris() -> list[Line]:
     if asked.answered_at is not None:
         last.append(
             ngettext("At %(moment)s it named %(num)d order.", "At %(moment)s it named %(num)d orders.", asked.orders)
-            % {"num": asked.orders, "moment": phrases.clock(asked.answered_at)}
+            % {"num": phrases.number(asked.orders), "moment": phrases.clock(asked.answered_at)}
         )
     if asked.trouble is None:
         return [Line("ris", title, Level.GOOD, " ".join(last), _("Nothing to do."))]

@@ -12,9 +12,10 @@ import pytest
 
 from edge.config import Config, Policy, Web
 from edge.records import Outcome, Reason
+from edge.state import acceptances, audit
 from edge.state.objects import Objects
-from edge.state.store import open_store, transaction
-from tests.clinic import LONG, decide, film, serving
+from edge.state.store import now, open_store, transaction
+from tests.clinic import DEVICE, LONG, decide, film, serving
 from tests.screens import opened
 
 pytestmark = pytest.mark.browser
@@ -73,6 +74,35 @@ def test_a_waiting_film_page_completes_by_itself(page: Any, box: Any) -> None:
     page.wait_for_selector("#picture .viewer.ready")
     page.wait_for_selector("#answer .outcome.routine")
     assert "SOW, Fatou" in page.inner_text("h1")
+
+
+TONES = """
+  window.tones = [];
+  const start = OscillatorNode.prototype.start;
+  OscillatorNode.prototype.start = function (at) { window.tones.push(this.frequency.value); start.call(this, at); };
+"""
+
+
+def test_an_immediate_film_calls_by_sight_and_sound_until_somebody_knows(browser: Any, tmp_path: Path) -> None:
+    config = Config(state=str(tmp_path), web=Web(port=0), policy=Policy(impression_first=False))
+    with closing(open_store(tmp_path)) as store, serving(config) as pages:
+        with transaction(store):
+            acceptances.sign(store, DEVICE, "balanced", "Dr Ba", now())
+        with opened(browser, config) as other, opened(browser, config, has_touch=True) as page:
+            page.add_init_script(TONES)
+            for shown, path in ((page, "/status"), (other, "/model")):
+                shown.goto(f"{pages.url}{path}")
+            page.tap("h1")  # a browser is silent until it was touched
+            film(config, store, Outcome.IMMEDIATE, "TRAORE^Awa", probability=0.9)
+            for shown in (page, other):
+                shown.wait_for_selector(".alert:has-text('TRAORE, Awa')")
+            page.wait_for_function("tones.length >= 6")
+            assert page.evaluate("tones.slice(0, 3).every((tone, at, all) => !at || tone > all[at - 1])"), "they rise"
+            page.tap(".alert button:not(.strong)")
+            for shown in (page, other):
+                shown.wait_for_selector(".alert", state="detached")
+        known = audit.latest(store, audit.Event.ALERT_ACKNOWLEDGED)
+        assert known is not None and known.actor == "Amina"
 
 
 def test_a_lost_connection_is_said(browser: Any, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from web import clinic
 pytestmark = pytest.mark.browser
 
 SIDE = 256
+LARGE = 7200
 WINDOWS = ((20000.0, 30000.0), (50000.0, 8000.0))
 
 
@@ -198,6 +199,42 @@ def test_measures_by_taps_and_by_arrow_keys(browser: Any, box: Any) -> None:
         assert "Cardio-thoracic ratio: 0.4" in page.inner_text(".viewer output")
         page.keyboard.press("Escape")
         assert page.locator(".handle").count() == 0
+
+
+def test_a_side_is_marked_and_sliders_move_by_keyboard(browser: Any, box: Any) -> None:
+    with viewer(browser, box) as page:
+        page.click("details.fine summary")
+        for side in ("R", "L"):
+            page.click(f"[data-do='side:{side}']")
+            assert page.inner_text(".marker") == side
+        page.click("[data-do=side]")
+        assert page.locator(".marker").is_hidden()
+        for name, value in (("brightness", "view.center"), ("contrast", "view.width")):
+            before = view(page, value)
+            page.focus(f"[name={name}]")
+            page.keyboard.press("ArrowRight")
+            assert view(page, value) < before, name
+
+
+def test_a_film_of_100_megabytes_is_shown_with_every_gray(browser: Any, box: Any) -> None:
+    """All of it; and of a picture that is cut off the preview, which says so."""
+    grays = (np.add.outer(np.arange(LARGE), np.arange(LARGE)) * 4).astype(np.uint16)
+    picture, cut = worker._film(grays), worker._film(values())[:-999]
+    context = browser.new_context(service_workers="block", ignore_https_errors=True)
+    context.add_cookies(box.cookies)
+    for sent, then in ((picture, ".viewer.ready"), (cut, ".viewer.failed")):
+        page = context.new_page()
+        page.route("**/film.png", lambda route, _, sent=sent: route.fulfill(body=sent, content_type="image/png"))
+        page.goto(box.url)
+        page.wait_for_selector(then)
+        if sent is picture:
+            for row, column in ((0, 0), (1, LARGE - 1), (LARGE - 1, 0), (LARGE - 1, LARGE - 1), (4321, 1234)):
+                assert view(page, f"view.film.values[{row * LARGE + column}]") == grays[row, column]
+            assert view(page, "view.film.values.byteLength") == grays.nbytes > 100e6
+        else:
+            assert page.locator("img.preview").is_visible() and page.locator(".unshown").is_visible()
+        page.close()
+    context.close()
 
 
 def test_pinch_and_drag_by_touch(browser: Any, box: Any) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from edge.config import Config, FolderSink
 from edge.records import Outcome, ReadKind, Reason, Role
-from edge.state import acceptances, audit, reads
+from edge.state import acceptances, audit, outbox, reads
 from edge.state.audit import Event
 from edge.state.store import now, transaction
 from tests.people import sign_in
 from tests.unit.test_web import ACCEPTED, OWN, Box
-from web import ranking
+from web import phrases, ranking
 from web.ranking import Show
 
 CAP = timedelta(hours=4)
@@ -71,7 +72,7 @@ def test_films_that_could_not_be_assessed_have_a_view_with_their_place(box: Box)
     assert "Part of the chest is missing." in page
 
 
-@pytest.mark.parametrize("sought", ["muñoz", "MUNOZ jose", "p-1", "josé"])
+@pytest.mark.parametrize("sought", ["muñoz", "MUNOZ jose", "p-1", "josé", "P-١"])
 def test_search_finds_whatever_the_case_and_accents(box: Box, sought: str) -> None:
     film = box.film(Outcome.ROUTINE, name="MUÑOZ^José")
     read = box.film(Outcome.ROUTINE, name="MUÑOZ^José")
@@ -130,6 +131,21 @@ def test_a_technician_sees_no_alert(box: Box) -> None:
     assert box.client.get("/alerts").status_code == 403
     assert "look at this film now" not in box.client.get("/status").text
     assert box.client.post(f"/films/{film}/alert", headers=OWN).status_code == 403
+
+
+def test_what_has_not_been_sent_is_counted_with_the_oldest(tmp_path: Path) -> None:
+    config = Config(
+        state=str(tmp_path), sinks=(FolderSink(name="share", path="/x"), FolderSink(name="other", path="/y"))
+    )
+    box = Box(tmp_path)
+    assert "Not sent yet" not in box.text("/")
+    oldest = now() - timedelta(hours=3)
+    for at in (now(), oldest):
+        number = box.film(Outcome.ROUTINE)
+        with transaction(box.store):
+            outbox.of_result(box.store, config, number, 1, Outcome.ROUTINE, at)
+    told = " ".join(re.sub("<[^>]+>", " ", box.text("/worklist")).split())
+    assert f"Not sent yet: 2 films, the oldest since {phrases.clock(oldest)}. Nothing is lost" in told
 
 
 def test_the_status_page_says_what_to_do(box: Box) -> None:
