@@ -75,6 +75,8 @@ class Screen:
     then: str = ""
     leads: str = ""
     """What is there once that was done, where it leads elsewhere."""
+    part: str = ""
+    """What lies over the rest of the page, which is a screen of its own."""
     out: bool = False
     """Nobody is signed in."""
     join: bool = False
@@ -141,8 +143,8 @@ def every_screen(app: Flask, filled: Filled) -> dict[str, Screen]:
         "film-map": Screen(f"/films/{films['asked']}", MAP),
         "film-compared": Screen(f"/films/{films['other']}?beside={films['twin']}"),
         "lock": Screen(f"/films/{films['sealed']}", LOCKED),
-        "menu": Screen("/", MENU),
-        "person": Screen(f"/films/{films['sealed']}", PERSON),
+        "menu": Screen("/", MENU, part=".top"),
+        "person": Screen(f"/films/{films['sealed']}", PERSON, part=".top"),
         "drift-wrong": Screen("/drift", PIN, ".wrong"),
         "drift-page": Screen("/drift"),
         "fairness-page": Screen("/fairness", OPEN),
@@ -206,11 +208,13 @@ class Tablet:
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-def wrong(page: Any) -> list[str]:
-    """What of the page as it stands is not for everyone: WCAG 2.2 AA by axe, fingers, the tablet's width."""
+def wrong(page: Any, part: str = "") -> list[str]:
+    """What of the page, or of a part of it, is not for everyone as it stands: WCAG 2.2 AA by axe, fingers, the tablet's width."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(_axe())
-    found = page.evaluate("options => axe.run(options)", {**RULES, "resultTypes": ["violations"]})
+    found = page.evaluate(
+        "([part, options]) => axe.run(part || document, options)", [part, {**RULES, "resultTypes": ["violations"]}]
+    )
     said = [f"{one['id']}: {node['html'][:300]}" for one in found["violations"] for node in one["nodes"]]
     said += [f"too small for a finger: {one[:300]}" for one in page.evaluate(SMALL, FINGER)]
     return said + ["wider than the tablet"] * page.evaluate(WIDE)

@@ -142,7 +142,7 @@ def test_the_menus_are_for_fingers_for_keys_and_for_tablets_without_scripts(brow
         for summary in ("nav summary", ".me summary"):
             page.tap(summary)
             assert page.locator(".top details[open]").count() == 1, "one at a time"
-            assert wrong(page) == []
+            assert wrong(page, ".top") == []
         page.tap("h1")
         assert page.locator(".top details[open]").count() == 0
         page.focus("nav summary")

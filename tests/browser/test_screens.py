@@ -46,7 +46,7 @@ def test_every_page_is_for_everyone_in_every_language(browser: Any, boxes: list[
         width, height = sizes[(number + list(LANGUAGES).index(code)) % len(sizes)]
         held.page.set_viewport_size({"width": width, "height": height})
         held.visit(screen)
-        if told := wrong(held.page):
+        if told := wrong(held.page, screen.part):
             failed[f"{name} {width}×{height}"] = told
     assert failed == {}
 
