@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -40,9 +40,11 @@ class Child:
 
     command: str
 
-    def __init__(self, config: Config, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, config: Config, patience: float = PATIENCE_SECONDS, within: Sequence[str] = ()) -> None:
+        """`within` is the command that runs the process somewhere else, such as at the end of a bad link."""
         self.config = config
         self.patience = patience
+        self._within = within
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=f"{self.command}-watch")
 
@@ -59,7 +61,7 @@ class Child:
         with closing(open_store(Path(self.config.state))) as store:
             path = Path(self.config.state) / f"{self.command}.toml"
             settings.save(self.config, path)
-            command = [sys.executable, "-m", "edge", "--config", str(path), self.command]
+            command = [*self._within, sys.executable, "-m", "edge", "--config", str(path), self.command]
             while not self._stop.is_set():
                 process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, env=os.environ | {PARENT: str(os.getpid())}
@@ -173,12 +175,12 @@ def worker(config: Config, patience: float = PATIENCE_SECONDS) -> Iterator[Worke
 
 
 @contextmanager
-def courier(config: Config) -> Iterator[None]:
+def courier(config: Config, within: Sequence[str] = ()) -> Iterator[None]:
     """The courier process of a box, for the length of the block; a box that has nobody to talk to has none."""
     if not (config.sinks or config.audit.host or config.ris.host or config.hub.url):
         yield
         return
-    process = CourierProcess(config)
+    process = CourierProcess(config, within=within)
     process.start()
     try:
         yield

@@ -231,8 +231,6 @@ class Link:
             file = self.objects.path(Sha256(part.sha256)).open("rb")
         except OSError as error:
             return self._damaged(part, f"{type(error).__name__} {error.errno}")
-        with transaction(self.store):
-            sync.arrived(self.store, part.sha256, None)  # until the hub says so
         sent = 0
 
         def parts() -> Iterator[bytes]:
@@ -249,6 +247,8 @@ class Link:
 
         began = self.clock()
         with file:
+            with transaction(self.store):
+                sync.arrived(self.store, part.sha256, None)  # until the hub says so
             reply = self.transport.patch(path, headers, parts())
         self._measure(sent, self.clock() - began)
         self._spend(sent, at)

@@ -173,7 +173,7 @@ def table(films: Sequence[tuple[Path, Film]], stages: bool = False) -> str:
     return "\n".join([*lines, "", words.PRELIMINARY])
 
 
-_SHAPES = {Outcome.IMMEDIATE: "▲", Outcome.SOON: "◆", Outcome.ROUTINE: "●", Outcome.COULD_NOT_ASSESS: "?"}
+SHAPES = {Outcome.IMMEDIATE: "▲", Outcome.SOON: "◆", Outcome.ROUTINE: "●", Outcome.COULD_NOT_ASSESS: "?"}
 
 
 def _row(place: int, path: Path, film: Film, stages: bool) -> list[str]:
@@ -188,7 +188,7 @@ def _row(place: int, path: Path, film: Film, stages: bool) -> list[str]:
             for finding in decision.findings
         )
     )
-    row = [f"{place:>2}", f"{_SHAPES[decision.outcome]} {words.OUTCOMES[decision.outcome]}", path.name, told]
+    row = [f"{place:>2}", f"{SHAPES[decision.outcome]} {words.OUTCOMES[decision.outcome]}", path.name, told]
     if stages:
         row.append(" ".join(f"{stage} {milliseconds:.0f}" for stage, milliseconds in film.milliseconds.items()) + " ms")
     return row

@@ -27,8 +27,16 @@ POLL_SECONDS = 0.02
 
 @click.command()
 @click.option("--once", is_flag=True, help="Print the ranked list and exit.")
-def demo(once: bool) -> None:
+@click.option(
+    "--hub", is_flag=True, help="With a hub behind a bad link, where a film is read and comes back; needs root."
+)
+def demo(once: bool, hub: bool) -> None:
     """Show a box at work: films in over DICOM, a ranked worklist out."""
+    if hub:
+        from web.hub.demo import show
+
+        show(once)
+        return
     with tempfile.TemporaryDirectory(prefix="outpost-demo-") as folder:
         config = Config(
             state=folder,
