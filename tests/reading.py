@@ -204,6 +204,17 @@ def serving(hub: Hub) -> Iterator[Hub]:
         thread.join()
 
 
+def pages(app: Flask) -> list[str]:
+    """Every page of its own that a lead may open, found from the application itself."""
+    found = []
+    for rule in app.url_map.iter_rules():
+        page = app.view_functions[rule.endpoint]
+        own = "GET" in (rule.methods or ()) and not rule.arguments and not getattr(page, "part", True)
+        if own and Role.LEAD in getattr(page, "roles", ()):
+            found.append(rule.rule)
+    return sorted(found)
+
+
 def code(at: float | None = None) -> str:
     """What the authenticator app of every person of the tests shows."""
     return totp.code(base64.b32decode(TOTP), int((time.time() if at is None else at) // totp.STEP_SECONDS))

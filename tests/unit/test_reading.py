@@ -15,6 +15,8 @@ from edge.stages.parcel import Public
 from tests import reading
 from tests.reading import PROGRAMME, Hub
 from tests.unit.test_hub_people import OWN, later
+from tests.unit.test_languages import Pseudo, left_out
+from web import languages
 from web.hub import drafts, films, read, store, sync
 from web.hub.config import Config, Policy
 from web.hub.records import Device, Review, TaskKind
@@ -336,3 +338,32 @@ def test_what_the_clinic_asks_for_goes_first(hub: Hub) -> None:
     assert case is not None
     hub.says("north", reading.asks(case))
     assert take(hub.client()) == f"/read/{hub.task(asked)}"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["impression first", "shown at once"])
+def test_no_text_that_readers_see_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    monkeypatch.setattr(languages, "_catalogue", lambda code: Pseudo())
+    hub = reading.made(Config(state=str(tmp_path), policy=Policy(second_share=0, impression_first=first)))
+    films_ = reading.fill(hub)
+    lead = hub.client("Lead", reading.Role.LEAD)
+    admin, stranger = hub.client("Root", reading.Role.ADMIN), hub.app.test_client()
+    unmarked = {}
+
+    def look(client: Any, path: str) -> None:
+        if texts := left_out(client.get(path).text):
+            unmarked[path] = texts
+
+    look(stranger, "/sign-in")
+    for path in (*reading.pages(hub.app), "/nothing"):
+        look(lead, path)
+    look(admin, "/people")
+    for number in films_.values():
+        path = take(lead, hub.task(number))
+        look(lead, path)
+        post(lead, f"{path}/impression", "unsure")
+        look(lead, path)
+        post(lead, f"{path}/send", "unsure", advice=["repeat"])
+        flushed(hub)
+    for path in ("/", "/reads", "/turnaround"):
+        look(lead, path)
+    assert unmarked == {}

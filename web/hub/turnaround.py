@@ -10,6 +10,7 @@ from edge.vocabulary import IMPRESSIONS
 from web.hub import drafts, here, people, sites, tasks
 from web.hub.accounts import Role
 from web.hub.store import now
+from web.languages import translated
 
 pages = Blueprint("turnaround", __name__)
 
@@ -28,7 +29,7 @@ def page() -> str:
         by_site = tasks.turnaround(db, at - days * 86400, "site")
         by_code = tasks.turnaround(db, at - days * 86400, "code")
         titles = {one.site.name: one.site.title for one in sites.contacts(db)}
-    findings = {key: choice.text for key, choice in IMPRESSIONS.items()}
+    findings = {key: translated(choice.text) for key, choice in IMPRESSIONS.items()}
     return render_template(
         "hub/turnaround.html",
         by_site=by_site,
