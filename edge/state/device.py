@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -59,18 +60,17 @@ def keys(state: Path) -> tuple[Ed25519PrivateKey, X25519PrivateKey]:
     """
     path = state / FILE
     if not path.exists():
-        fresh = state / f"{FILE}.{os.getpid()}.new"
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        handle, fresh = tempfile.mkstemp(dir=state)  # readable by nobody else
         with os.fdopen(handle, "wb") as file:
             file.write(_pem(Ed25519PrivateKey.generate()) + _pem(X25519PrivateKey.generate()))
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(fresh, path)  # unlike a rename, never over keys that another process has just made
+            os.link(fresh, path)  # unlike a rename, never over keys that somebody else has just made
         except FileExistsError:
             pass
         finally:
-            fresh.unlink()
+            Path(fresh).unlink()
         folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

@@ -6,6 +6,7 @@ Without it nobody can, and films sent later get other pseudonyms than those sent
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 SIZE = 32
@@ -15,18 +16,17 @@ def key(state: Path) -> bytes:
     """This box's key for pseudonyms, made durably at its first use beside the database; the same for whoever asks at once."""
     path = state / "pseudonym.key"
     if not path.exists():
-        fresh = state / f"pseudonym.{os.getpid()}.new"
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        handle, fresh = tempfile.mkstemp(dir=state)  # readable by nobody else
         with os.fdopen(handle, "wb") as file:
             file.write(os.urandom(SIZE))
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(fresh, path)  # unlike a rename, never over a key that another process has just made
+            os.link(fresh, path)  # unlike a rename, never over a key that somebody else has just made
         except FileExistsError:
             pass
         finally:
-            fresh.unlink()
+            Path(fresh).unlink()
         folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

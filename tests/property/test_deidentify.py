@@ -21,10 +21,24 @@ from dicognito.anonymizer import Anonymizer
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.datadict import DicomDictionary, dictionary_keyword, dictionary_VR
 
+from edge import cards
 from edge.outside import door
-from edge.records import Concern, Document, Header, Outcome, Read, ReadKind, Refusal, Withheld
+from edge.records import (
+    Arrival,
+    Concern,
+    Decision,
+    Document,
+    Header,
+    Outcome,
+    Read,
+    ReadKind,
+    Refusal,
+    Sha256,
+    Urgency,
+    Withheld,
+)
 from edge.stages import decide, decode, header, report
-from edge.stages.deidentify import Door, deidentify, film, pixels
+from edge.stages.deidentify import Door, deidentify, film, pixels, telling
 from edge.stages.deidentify import datasets as deidentified_datasets
 from edge.stages.deidentify import table as deidentify_table
 from edge.stages.deidentify.table import Row, allowed, rows
@@ -73,7 +87,17 @@ def _results(said: Header, way_out: Door) -> list[Document | Withheld]:
         *(deidentify(one, said, way_out) for one in report.documents(source, KINDS)),
         *(deidentify(one, said, way_out) for one in report.assessment(source, read, KINDS)),
         deidentify(Document("packet", "application/json", "", json.dumps(packet).encode()), said, way_out),
+        *_cards(said, decision, read, way_out),
     ]
+
+
+def _cards(said: Header, decision: Decision, read: Read, way_out: Door) -> list[Document]:
+    """What the hub is told of a film that says so, and of what a person of that name said of it."""
+    arrival = Arrival(1, said.SOPInstanceUID, Sha256("5f" * 32), said.PatientID, results.NOON, Urgency.ROUTINE, False)
+    name = telling.case(arrival, True, way_out)
+    told = telling.result(name, 1, arrival, said, decision, None, True, way_out)
+    decided = telling.decided(name, read, way_out)
+    return [Document("card", "application/json", name, cards.canonical(card)) for card in (told, decided)]
 
 
 def leaks(leaves: list[Document], who: seeds.Person) -> dict[str, set[str]]:
@@ -124,7 +148,15 @@ def test_not_one_seed_of_500_films_leaves(tmp_path: Path) -> None:
         found = list(pool.map(hunted, [tmp_path] * 2, [range(0, FILMS, 2), range(1, FILMS, 2)]))
     kinds, kept = (sum((one[part] for one in found), Counter[str]()) for part in (0, 1))
     burned = sum(one[2] for one in found)
-    of_each = {"sr": FILMS, "banner": FILMS, "gsps": FILMS, "fhir": 2 * FILMS, "assessment": FILMS, "packet": FILMS}
+    of_each = {
+        "sr": FILMS,
+        "banner": FILMS,
+        "gsps": FILMS,
+        "fhir": 2 * FILMS,
+        "assessment": FILMS,
+        "packet": FILMS,
+        "card": 2 * FILMS,
+    }
     assert kinds == {**of_each, "film": kinds["film"]}
     assert len(set().union(*(one[3] for one in found))) == 1, "the banner of one outcome is the same for everybody"
     assert burned + kept.total() == FILMS // 4
