@@ -150,6 +150,16 @@ def test_a_film_is_one_readers_until_they_are_silent(hub: Hub, monkeypatch: pyte
     assert first.get(path).status_code == 410
 
 
+def test_who_signs_out_keeps_no_film_and_holds_no_read_back(hub: Hub) -> None:
+    hub.film(Outcome.SOON, waited=900, stream=STREAM)
+    hub.film(Outcome.SOON, waited=800, stream=STREAM)
+    first, second = hub.client(), hub.client("Dr Diop")
+    path = str(sealed_and_sent(first, take(first), "normal").headers["Location"])
+    assert first.post("/sign-out", headers=OWN).status_code == 303
+    assert [one.codes for one in down(hub) if isinstance(one, cards.Read)] == [("normal",)]
+    assert take(second) == path
+
+
 def test_a_film_that_is_given_back_is_the_next_ones(hub: Hub) -> None:
     hub.film(Outcome.SOON, stream=STREAM)
     first, second = hub.client(), hub.client("Dr Diop")

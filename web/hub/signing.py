@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from edge import pins
 from web import languages
-from web.hub import accounts, here, people, totp
+from web.hub import accounts, drafts, here, people, tasks, totp
 from web.hub.accounts import Account
 from web.hub.store import now
 from web.languages import gettext as _
@@ -54,8 +54,12 @@ def sign_in() -> flask.typing.ResponseReturnValue:
 @pages.post("/sign-out")
 @people.anybody
 def sign_out() -> flask.typing.ResponseReturnValue:
-    """End the session in this browser."""
+    """End the session in this browser: what was sent leaves, and the film that the person has goes back to the queue."""
     if g.session:
+        reader = people.reader()
+        with here.store().transaction(reader.programme) as db:
+            drafts.flush(db, here.hub().rules, now(), reader)
+            tasks.release_all(db, reader)
         with here.store().transaction() as db:
             accounts.end(db, g.session)
     response = flask.redirect("/sign-in", 303)
