@@ -508,7 +508,9 @@ def _tasks(db: Transaction, numbers: Sequence[int], at: float) -> list[Task]:
     if not numbers:
         return []
     names, values = _listed("n", numbers)
-    rows = db.rows(f"SELECT * FROM task WHERE programme = :programme AND id IN ({names})", **values)
+    rows = db.rows(
+        f"SELECT * FROM task WHERE programme || '' = :programme AND id IN ({names})", **values
+    )  # as in films.cases
     found = {row["id"]: _task(row, at) for row in rows}
     return [found[number] for number in numbers if number in found]
 
