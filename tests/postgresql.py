@@ -39,12 +39,12 @@ class Postgresql:
         """Start it, and wait until it answers."""
         options = f"-k {self.folder} -c listen_addresses='' -c max_connections=60"
         self.run(
-            "pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-o", options, "-l", str(self.folder / "log"), "start"
+            "pg_ctl", "-D", str(self.data), "-w", "-t", "240", "-o", options, "-l", str(self.folder / "log"), "start"
         )
 
     def stop(self, how: str = "fast") -> None:
         """Stop it; `immediate` is as near to a power cut as it gets without one."""
-        self.run("pg_ctl", "-D", str(self.data), "-w", "-m", how, "stop")
+        self.run("pg_ctl", "-D", str(self.data), "-w", "-t", "240", "-m", how, "stop")
 
     def sql(self, statement: str, database: str = "postgres") -> None:
         """Carry out a statement as the superuser."""

@@ -90,28 +90,28 @@ def assessed(db: Transaction, site: str, result: cards.Result, since: float, at:
     return None if row is None else (int(row["id"]), bool(row["asked"]))
 
 
-def pictured(db: Transaction, site: str, image: cards.Image) -> None:
-    """A film's picture exists; its bytes come when the link allows."""
-    picture = image.picture
-    db.run(
+def pictured(db: Transaction, site: str, images: Sequence[cards.Image]) -> None:
+    """Pictures of films exist; their bytes come when the link allows."""
+    if not images:
+        return
+    db.many(
         "INSERT INTO image (programme, site, case_uid, sha256, picture) VALUES (:programme, :site, :uid, :sha256, :picture)"
         " ON CONFLICT (programme, site, case_uid)"
         " DO UPDATE SET sha256 = excluded.sha256, picture = excluded.picture, concern = NULL",
-        site=site,
-        uid=image.case,
-        sha256=picture.sha256,
-        picture=cards.canonical(picture).decode(),
+        [
+            {
+                "site": site,
+                "uid": image.case,
+                "sha256": image.picture.sha256,
+                "picture": cards.canonical(image.picture).decode(),
+            }
+            for image in images
+        ],
     )
-    announce(db, picture.sha256, picture.size)
-
-
-def announce(db: Transaction, sha256: str, size: int) -> None:
-    """An object of that size may be sent."""
-    db.run(
+    db.many(
         "INSERT INTO object (programme, sha256, size) VALUES (:programme, :sha256, :size)"
         " ON CONFLICT (programme, sha256) DO NOTHING",
-        sha256=sha256,
-        size=size,
+        [{"sha256": image.picture.sha256, "size": image.picture.size} for image in images],
     )
 
 

@@ -80,8 +80,19 @@ def receive(
                 fresh,
             )
         seqs = [int(row["seq"]) for row in fresh]
+        images: list[cards.Image] = []  # kept together, as the tasks are: each way to the database takes its time
+        opened: list[tasks.Opening] = []
         for seq in seqs:
-            _carry_out(db, site, numbered[seq], rules, at)
+            body = numbered[seq].event.body
+            if isinstance(body, cards.Image):
+                images.append(body)
+                continue
+            if isinstance(body, cards.StaysHome):
+                films.pictured(db, site.name, images)
+                images = []
+            opened += _carry_out(db, site, numbered[seq], rules, at)
+        films.pictured(db, site.name, images)
+        tasks.put(db, opened)
         _advance(db, site, epoch, upto, set(seqs))
     return differs
 
@@ -146,20 +157,21 @@ def _advance(db: Transaction, site: Site, epoch: str, upto: int, fresh: set[int]
     )
 
 
-def _carry_out(db: Transaction, site: Site, waited: cards.Waited, rules: Rules, at: float) -> None:
+def _carry_out(db: Transaction, site: Site, waited: cards.Waited, rules: Rules, at: float) -> list[tasks.Opening]:
+    """Do what an event says, and give what is to be read because of it."""
     event, since = waited.event, at - (waited.seconds or 0)
     match event.body:
         case cards.Result() as result:
             if (found := films.assessed(db, site.name, result, since, at)) is not None:
-                tasks.offer(db, site, found[0], result, found[1], since, rules)
+                return tasks.offer(db, site, found[0], result, found[1], since, rules)
         case cards.Image() as image:
-            films.pictured(db, site.name, image)
+            films.pictured(db, site.name, [image])
         case cards.StaysHome() as image:
             films.stays_home(db, site.name, image)
         case cards.Decided() as read:
             number = films.said(db, site.name, read, event.epoch, event.seq, at)
             if number is not None and (case := films.case(db, number)) is not None:
-                tasks.offer(db, site, number, case.result, True, since, rules)
+                return tasks.offer(db, site, number, case.result, True, since, rules)
         case cards.Packet() as packet:
             packets.keep(db, site.name, packet, event.epoch, event.seq)
         case cards.Status() as status:
@@ -173,3 +185,4 @@ def _carry_out(db: Transaction, site: Site, waited: cards.Waited, rules: Rules, 
             pass
         case _ as never:
             assert_never(never)
+    return []

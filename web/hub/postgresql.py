@@ -129,6 +129,7 @@ class Postgresql(store.Store):
             yield _Open(connection, of)
             connection.execute("COMMIT")
         except psycopg.OperationalError as error:
+            self.close()  # the others have most probably lost it too
             raise Transient(f"The hub's database cannot be used now ({error}).") from error
         finally:
             if connection is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -85,6 +85,9 @@ EVERY = 5
 CANDIDATES = 32
 """So many of each language and kind are looked at, so that readers who ask at the same moment get different films."""
 
+Opening = Mapping[str, object]
+"""A task that is to be, by the names of its columns."""
+
 _finding = msgspec.json.Decoder(Finding)
 
 
@@ -112,47 +115,48 @@ def place(result: cards.Result, asked: bool, since: float) -> tuple[int, float]:
 
 def offer(
     db: Transaction, site: Site, film: int, result: cards.Result, asked: bool, since: float, rules: Rules
-) -> None:
-    """Put a film before the readers, as far as policy says so; a film that waits already only ever moves forward."""
+) -> list[Opening]:
+    """What is to be read of a film, as far as policy says so; `put` puts it before the readers."""
     rank, due = place(result, asked, since)
     kind, weight = TaskKind.FIRST, 1.0
     if rank and result.outcome is Outcome.ROUTINE and not rules.policy.routine:
         if not rules.drawn("audit", result.case, rules.policy.audit_share):
-            return
+            return []
         kind, due, weight = TaskKind.AUDIT, since + AUDIT_MAY_WAIT, 1 / rules.policy.audit_share
-    _open(db, site.name, site.language, film, kind, rank, due, since, weight)
+    opened = [_opening(site.name, site.language, film, kind, rank, due, since, weight)]
     if asked:  # also of a film that somebody has read already: they ask again
         read = db.row("SELECT 1 FROM review WHERE programme = :programme AND film = :film LIMIT 1", film=film)
         if read is not None:
-            _open(db, site.name, site.language, film, TaskKind.SECOND, rank, due, since)
+            opened.append(_opening(site.name, site.language, film, TaskKind.SECOND, rank, due, since))
+    return opened
 
 
-def _open(
-    db: Transaction,
-    site: str,
-    language: str,
-    film: int,
-    kind: TaskKind,
-    rank: int,
-    due: float,
-    since: float,
-    weight: float = 1.0,
-) -> None:
-    db.run(
-        "INSERT INTO task (programme, film, site, kind, language, rank, due, since, weight)"
-        " VALUES (:programme, :film, :site, :kind, :language, :rank, :due, :since, :weight)"
-        " ON CONFLICT (programme, film, kind) DO UPDATE SET"
-        " rank = CASE WHEN excluded.rank < task.rank THEN excluded.rank ELSE task.rank END,"
-        " due = CASE WHEN excluded.due < task.due THEN excluded.due ELSE task.due END WHERE task.done_at IS NULL",
-        film=film,
-        site=site,
-        kind=kind.value,
-        language=language,
-        rank=rank,
-        due=due,
-        since=since,
-        weight=weight,
-    )
+def _opening(
+    site: str, language: str, film: int, kind: TaskKind, rank: int, due: float, since: float, weight: float = 1.0
+) -> Opening:
+    return {
+        "film": film,
+        "site": site,
+        "kind": kind.value,
+        "language": language,
+        "rank": rank,
+        "due": due,
+        "since": since,
+        "weight": weight,
+    }
+
+
+def put(db: Transaction, opened: Sequence[Opening]) -> None:
+    """Put films before the readers, inside the caller's transaction; one that waits already only ever moves forward."""
+    if opened:
+        db.many(
+            "INSERT INTO task (programme, film, site, kind, language, rank, due, since, weight)"
+            " VALUES (:programme, :film, :site, :kind, :language, :rank, :due, :since, :weight)"
+            " ON CONFLICT (programme, film, kind) DO UPDATE SET"
+            " rank = CASE WHEN excluded.rank < task.rank THEN excluded.rank ELSE task.rank END,"
+            " due = CASE WHEN excluded.due < task.due THEN excluded.due ELSE task.due END WHERE task.done_at IS NULL",
+            opened,
+        )
 
 
 def queue(db: Transaction, reader: Reader, at: float, limit: int = 50) -> list[Entry]:
@@ -371,7 +375,7 @@ def finish(
     if follows is not None:
         rank, due = place(case.result, case.asked, at)
         rank = 0 if finding.outcome is Outcome.IMMEDIATE or follows is TaskKind.ARBITRATION else rank
-        _open(db, job.site, job.language, job.case, follows, rank, due, at)
+        put(db, [_opening(job.site, job.language, job.case, follows, rank, due, at)])
     answers.give(db, job.site, _card(case, digest, shown_as, finding, follows is None, at), at)
     return _review(db, digest)
 
