@@ -80,7 +80,6 @@ class Dicom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The box and its neighbours, as they call each other."""
 
     ae_title: Annotated[AeTitle, Meta(description="The box's AE title")] = "OUTPOST"
-    port: Annotated[int, Meta(ge=1024, le=65535, description="The box's DICOM port")] = 11112
     only_known: Annotated[bool, Meta(description="Whether only the X-ray units named here may send")] = False
     modalities: tuple[Modality, ...] = ()
     pacs: tuple[Pacs, ...] = ()
@@ -90,10 +89,13 @@ class Hub(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the box enrols, once."""
 
     url: Annotated[str, Meta(pattern=r"^https://[^/\s?#]+$", description="Such as https://hub.example:8443")]
-    code: Annotated[str, Meta(min_length=1, max_length=64, description="The one-time code that the hub made")]
-    pin: Annotated[
-        str, Meta(pattern=r"^([0-9a-f]{64})?$", description="SHA-256 of its TLS key; empty trusts public authorities")
-    ] = ""
+    code: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9A-Za-z][0-9A-Za-z-]{3,63}(\.[a-z2-7]{20})?$",
+            description="The one-time code as `outpost hub enrol` shows it, the pin of the hub's TLS key included",
+        ),
+    ]
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,11 +165,11 @@ def configuration(site: Site, state: str) -> Config:
         site=site.clinic,
         intake=settings.Intake(
             host="0.0.0.0",  # noqa: S104  the X-ray unit has to reach it; the firewall lets in only what is declared
-            port=site.dicom.port,
             ae_title=site.dicom.ae_title,
             calling_ae_titles=known,
         ),
-        web=settings.Web(host="0.0.0.0"),  # noqa: S104  as above, the tablets
+        web=settings.Web(host="0.0.0.0", port=443, join_port=80),  # noqa: S104  as above, the tablets
         policy=site.policy,
+        hub=settings.Hub(url="" if site.hub is None else site.hub.url),
         sinks=sinks,
     )

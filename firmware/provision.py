@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import click
@@ -17,8 +18,9 @@ from edge.site import Site
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-SETTINGS, HELD, SIGNER, CABLE = "outpost.toml", "site", "site.signer", "site.network"
-"""What lies in the box's folder once it is provisioned: settings, the site file, the key that signed it, the cable's settings."""
+SETTINGS, HELD, SIGNER, CABLE, CODE = "outpost.toml", "site", "site.signer", "site.network", "enrol"
+"""What lies in the box's folder once it is provisioned: settings, the site file, the key that signed it, the cable's settings, and
+until the hub has taken it the one-time code."""
 
 
 @click.group()
@@ -61,6 +63,8 @@ def apply(file: Path, folder: Path) -> None:
     """Carry out a site FILE on this box: write its settings. The first signer is the only one from then on."""
     content = _read(file)
     if not content.rstrip().partition(b"\n")[2]:
+        if not (folder / SETTINGS).exists():
+            _settle(Site(site="new"), folder)
         click.echo("no site file on this card: the box keeps what it knows")
         return
     held = folder / SIGNER
@@ -70,14 +74,21 @@ def apply(file: Path, folder: Path) -> None:
         click.echo(f"{site.site}: known already")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    config = sites.configuration(site, str(folder / "state"))
-    written = folder / f"{SETTINGS}.new"
-    settings.save(config, written)
-    content_of = {SIGNER: key, CABLE: cable(site).encode(), SETTINGS: written.read_bytes(), HELD: text}
-    written.unlink()
-    for name, value in content_of.items():  # what says that all is done comes last
-        _put(folder / name, value)
+    _put(folder / SIGNER, key)
+    _put(folder / CABLE, cable(site).encode())
+    if site.hub is not None:
+        _put(folder / CODE, f"{site.hub.code}\n".encode())
+    _settle(site, folder)
+    _put(folder / HELD, text)  # what says that all is done comes last
     click.echo(_words(site, key))
+
+
+def _settle(site: Site, folder: Path) -> None:
+    """Write the settings that follow from the site file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        settings.save(sites.configuration(site, str(folder / "state")), Path(file.name))
+        _put(folder / SETTINGS, Path(file.name).read_bytes())
 
 
 def cable(site: Site) -> str:
@@ -139,7 +150,7 @@ def _words(site: Site, key: bytes) -> str:
     lines = [
         f"site      {site.site}: {site.clinic.name or 'no name'}, {site.clinic.timezone}, {site.clinic.language}",
         f"network   {network.address or 'address from the network'}",
-        f"DICOM     {dicom.ae_title} on port {dicom.port}",
+        f"DICOM     {dicom.ae_title} on port 11112",
     ]
     lines += [
         f"X-ray     {one.ae_title} {f'at {one.host}:{one.port}' if one.host else ''}".rstrip()
@@ -147,9 +158,7 @@ def _words(site: Site, key: bytes) -> str:
     ]
     lines += [f"PACS      {one.name}: {one.ae_title} at {one.host}:{one.port}" for one in dicom.pacs]
     if site.hub is not None:
-        lines.append(
-            f"hub       {site.hub.url}, {'pinned' if site.hub.pin else 'by public authorities'}, with a one-time code"
-        )
+        lines.append(f"hub       {site.hub.url}, with a one-time code")
     signed = key.hex()
     lines.append(f"signer    {' '.join(signed[at : at + 8] for at in range(0, 64, 8))}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import config as settings
+from edge import enrol
 from edge import site as sites
 from edge.cli import main
 from edge.errors import Misconfigured, Tampered, Unreadable
@@ -50,8 +51,7 @@ host = "192.168.7.40"
 
 [hub]
 url = "https://hub.example:8443"
-pin = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-code = "7KQ2M-RW4TX"
+code = "7KQ2M-RW4TX.abcdefghijklmnop2345"
 
 [policy]
 triage_only = true
@@ -104,7 +104,9 @@ def test_what_is_told_is_what_the_box_is_set_to(site: Path, tmp_path: Path) -> N
     assert isinstance(sink, settings.DicomSink)
     assert (sink.name, sink.host, sink.ae_title, sink.calling_ae_title) == ("archive", "192.168.7.40", "PACS", "KALENE")
     assert Path(config.state) == box / "state"
+    assert config.hub.url == "https://hub.example:8443"
     assert "7KQ2M" not in result.output + (box / "outpost.toml").read_text()  # the code is for the hub alone
+    assert enrol.parts((box / "enrol").read_text()) == ("7KQ2M-RW4TX", "abcdefghijklmnop2345")
     assert not [file for file in box.iterdir() if file.stat().st_mode & 0o007]
 
 
@@ -126,12 +128,12 @@ def test_carried_out_again_changes_nothing(site: Path, tmp_path: Path) -> None:
     assert {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in box.iterdir()} == before
 
 
-@pytest.mark.parametrize("lost", ["outpost.toml", "site", "site.signer", "site.network"])
+@pytest.mark.parametrize("lost", ["outpost.toml", "site", "site.signer", "site.network", "enrol"])
 def test_a_power_cut_on_the_way_is_made_good(site: Path, tmp_path: Path, lost: str) -> None:
     box, whole = tmp_path / "box", tmp_path / "whole"
     run("apply", site, "--to", box)
     run("apply", site, "--to", whole)
-    order = ["site.signer", "site.network", "outpost.toml", "site"]
+    order = ["site.signer", "site.network", "enrol", "outpost.toml", "site"]
     for name in order[order.index(lost) :]:
         (box / name).unlink()
     assert run("apply", site, "--to", box).exit_code == 0
@@ -163,7 +165,12 @@ def test_a_card_without_a_site_file_leaves_the_box_as_it_is(tmp_path: Path) -> N
     result = run("apply", empty, "--to", tmp_path / "box")
     assert result.exit_code == 0
     assert "no site file" in result.output
-    assert not (tmp_path / "box").exists()
+    config = settings.load(tmp_path / "box/outpost.toml")
+    assert (config.intake.host, config.web.port) == ("0.0.0.0", 443)  # it can be reached, and is told later
+    assert [file.name for file in (tmp_path / "box").iterdir()] == ["outpost.toml"]
+    (tmp_path / "box/outpost.toml").write_text("# kept")
+    run("apply", empty, "--to", tmp_path / "box")
+    assert (tmp_path / "box/outpost.toml").read_text() == "# kept"
 
 
 def test_who_signed_can_be_asked_for(site: Path) -> None:
@@ -208,7 +215,7 @@ def test_what_is_too_long_for_a_qr_code_says_so(text: Path, key: Path, tmp_path:
         ("Africa/Lusaka", "Africa/Nowhere", "Nowhere"),
         ('language = "fr"', 'language = "xx"', "language"),
         ("https://", "http://", "$.hub.url"),
-        ("00112233", "0011", "$.hub.pin"),
+        (".abcdefghijklmnop2345", ".abc", "$.hub.code"),
         ("port = 104", "port = 70000", "port"),
         ("[hub]", "[hub", "line"),
     ],
