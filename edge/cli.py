@@ -31,6 +31,7 @@ COMMANDS = {
     "hub": "web.hub.serve:hub",
     "parcel": "edge.stick:commands",
     "bench": "edge.bench:bench",
+    "update": "firmware.update:update",
     "flash": "firmware.flash:flash",
     "provision": "firmware.provision:provision",
 }

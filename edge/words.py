@@ -221,7 +221,11 @@ AI_STOPPED = "The AI is stopped: `outpost check` says why. Films are still accep
 
 DRIFT = "The films are no longer such as they were here. What to do stands on the page of the box."
 
-SENTENCES = (PRELIMINARY, AI_STOPPED, DRIFT, *(text for pair in BREAKS.values() for text in pair))
+FALLEN_BACK = (
+    "The update did not work on this box: it runs the version before, and nothing is lost. Tell the technician."
+)
+
+SENTENCES = (PRELIMINARY, AI_STOPPED, DRIFT, FALLEN_BACK, *(text for pair in BREAKS.values() for text in pair))
 """What else the box says; all of it is translated where it is shown."""
 
 CAUSES = {
