@@ -108,14 +108,13 @@ class WorkerProcess(Child):
             queue.release(store, "the worker was stopped before it was done")
             phantoms.release(store)
         if status in (Misconfigured.exit_status, Tampered.exit_status):
-            self._safe_mode(store)
+            self._safe_mode()
 
-    def _safe_mode(self, store: sqlite3.Connection) -> None:
+    def _safe_mode(self) -> None:
         """Leave the AI stopped, say so on the screen, and go on accepting films."""
         self.failed = words.AI_STOPPED
         log.error(self.failed)
-        with transaction(store):
-            notices.post(store, "worker", self.failed, now())
+        safe_mode(self.config)
         self._stop.wait()
 
 
@@ -210,6 +209,24 @@ def recorded(config: Config) -> Iterator[None]:
     finally:
         with closing(open_store(Path(config.state))) as store, transaction(store):
             audit.append(store, audit.Event.STOPPED, "box", now())
+
+
+def safe_mode(config: Config) -> None:
+    """Say on the screen that the AI is stopped; films are still accepted."""
+    with closing(open_store(Path(config.state))) as store, transaction(store):
+        notices.post(store, "worker", words.AI_STOPPED, now())
+
+
+def tell_systemd(state: str) -> Callable[[], None]:
+    """A way to tell systemd how this process is (sd_notify(3)); tells nobody where no systemd asked."""
+    address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+
+    def tell() -> None:
+        if address:
+            with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as to:
+                to.sendto(state.encode(), address)
+
+    return tell
 
 
 def orphaned() -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from edge.box import recorded, stop_on_signal
+from edge.box import recorded, safe_mode, stop_on_signal, tell_systemd
 from edge.cli import config_of
+from edge.errors import Misconfigured, Tampered
 
 
 @click.command()
@@ -28,7 +29,11 @@ def worker(ctx: click.Context) -> None:
 
     config = config_of(ctx)
     process.limit_memory(config.worker.memory_mib)
-    process.run(config, stop_on_signal())
+    try:
+        process.run(config, stop_on_signal(), tell_systemd("READY=1"), tell_systemd("WATCHDOG=1"))
+    except (Misconfigured, Tampered):
+        safe_mode(config)
+        raise
 
 
 @click.command()

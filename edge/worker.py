@@ -462,8 +462,16 @@ def _map_png(saliency: npt.NDArray[np.float32]) -> bytes:
     return file.getvalue()
 
 
-def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-    """Assess films until `stop` is set, the parent process is gone, or a lease of this process is beyond repair."""
+def run(
+    config: Config,
+    stop: threading.Event,
+    ready: Callable[[], None] = lambda: None,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Assess films until `stop` is set, the parent process is gone, or a lease of this process is beyond repair.
+
+    `ready` is called once, `alive` before each film and while there is none: whoever hears it no longer may end this process.
+    """
     with closing(open_store(Path(config.state))) as store:
         with transaction(store):
             queue.release(store, "the worker stopped before it was done")
@@ -476,16 +484,17 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
                 phantom.tell(store, worker.reader.model.bundle, now())
             worker.follow()
             ready()
-            _work(worker, stop)
+            _work(worker, stop, alive)
         except Tampered as error:
             with transaction(store):
                 audit.append(store, audit.Event.TAMPERED, "worker", now(), why=str(error))
             raise
 
 
-def _work(worker: Worker, stop: threading.Event) -> None:
+def _work(worker: Worker, stop: threading.Event, alive: Callable[[], None]) -> None:
     store, seen, idle, look = worker.store, -1, False, 0.0
     while not stop.is_set() and not orphaned():
+        alive()
         if passport.folder(worker.config) != worker.reader.model.bundle.path:
             worker.follow()  # not even the films that wait already shall still be judged by the model before
         if worker.step():
