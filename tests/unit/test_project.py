@@ -214,6 +214,14 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 def test_build_holds_scripts_and_is_no_package() -> None:
     assert not (ROOT / "build/__init__.py").exists()
     assert not re.search(r"^/?build/?$", (ROOT / ".gitignore").read_text(encoding="utf-8"), re.MULTILINE)
-    for script in ("build/run", "build/test", "build/setup", "build/lock", ".ci/run"):
+    for script in (
+        "build/run",
+        "build/test",
+        "build/setup",
+        "build/lock",
+        "build/image",
+        "build/release-test",
+        ".ci/run",
+    ):
         assert os.access(ROOT / script, os.X_OK), script
         subprocess.run(["bash", "-n", ROOT / script], check=True)

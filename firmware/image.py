@@ -1,0 +1,376 @@
+"""The image recipe: Debian, Outpost and a board's few lines become a disk image with two slots, its block map and signature.
+
+    disk      1 EFI     boot loader and which slot is to start        32 MiB, FAT
+              2 site    the site file's place                          4 MiB, FAT
+              3 a       a slot: the system, its hashes, its last block says where those begin
+              4 b       the other slot, empty
+              5 data    everything that changes; the box makes it from the rest of the disk at its first start
+
+`build/image BOARD` runs it. It needs Debian's mirror and the package registry once; what it fetched it keeps in --cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from edge.errors import Misconfigured
+from edge.state.store import BUILT
+from firmware import blockmap, card, signature
+from firmware.signature import SecretKey
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+MIB = 1024 * 1024
+BLOCK = 4096
+EPOCH = int(BUILT.timestamp())
+"""No file of the image is younger (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
+ESP_MIB, SITE_MIB = 32, 4
+SUITE = "bookworm"
+PACKAGES = (
+    "systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "systemd-zram-generator", "udev", "dbus", "kmod",
+    "iproute2", "nftables", "initramfs-tools", "busybox", "cryptsetup-bin", "e2fsprogs", "python3", "ca-certificates", "tzdata",
+    "zstd",
+)  # fmt: skip
+PYTHON = "3.11"
+"""Of Debian's `SUITE`."""
+TOP = "usr/lib/python3/dist-packages"
+GRUB_MODULES = (
+    "part_gpt", "fat", "squash4", "normal", "linux", "loadenv", "regexp", "test", "echo", "boot", "configfile", "gzio", "sleep",
+    "reboot",
+)  # fmt: skip
+
+
+class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs from board to board."""
+
+    architecture: str
+    machine: str
+    kernel: str
+    grub: str
+    loader: str
+    console: str
+    modules: tuple[str, ...]
+    slot_mib: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A system as it lies in a slot."""
+
+    path: Path
+    size: int
+    """Bytes of system and hashes; the last block of the partition follows at its end."""
+    last: bytes
+
+
+def build(name: str, out: Path, cache: Path, key: SecretKey) -> Path:
+    """Make the image of a board in `out`, with map, signature and public key beside it; the image's path."""
+    board = msgspec.toml.decode((HERE / "boards" / f"{name}.toml").read_bytes(), type=Board)
+    version = _version()
+    out.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    made = slot(debian(board, cache), (packages(board, cache), outpost(out)), out)
+    shutil.rmtree(out / "outpost")
+    image = out / f"outpost-{name}-{version}.img"
+    held = disk(board, made, image)
+    made.path.unlink()
+    content = blockmap.write(blockmap.make(image, held))
+    Path(f"{image}.bmap").write_bytes(content)
+    Path(f"{image}.bmap.minisig").write_text(signature.sign(content, key, image.stem), encoding="utf-8")
+    Path(f"{image}.pub").write_text(signature.write_public(key.public), encoding="utf-8")
+    return image
+
+
+def debian(board: Board, cache: Path) -> Path:
+    """Debian with a kernel and the start of a box, as a tar in the cache; made again when its recipe has changed."""
+    recipe = sorted((HERE / "debian").iterdir())
+    files = b"".join(path.name.encode() + path.read_bytes() for path in recipe)
+    facts = repr((SUITE, PACKAGES, board.architecture, board.kernel, board.modules)).encode()
+    tar = cache / f"debian-{board.architecture}-{hashlib.sha256(facts + files).hexdigest()[:16]}.tar"
+    if not tar.exists():
+        archives = cache / "archives"
+        archives.mkdir(exist_ok=True)
+        command = [
+            "mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={board.architecture}",
+            f"--include={','.join((*PACKAGES, board.kernel))}", '--aptopt=Apt::Install-Recommends "false"',
+            *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "bash-completion")),
+            "--skip=essential/unlink", '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
+            f"--setup-hook=sync-in {archives} /var/cache/apt/archives",
+            f"--essential-hook={HERE / 'debian/prepare'} \"$1\"",
+            f"--customize-hook=sync-out /var/cache/apt/archives {archives}",
+            f"--customize-hook={HERE / 'debian/customize'} \"$1\"", SUITE, str(tar.with_suffix(".new.tar")),
+        ]  # fmt: skip
+        _run(*command, MODULES=" ".join(board.modules))
+        tar.with_suffix(".new.tar").rename(tar)
+    return tar
+
+
+def packages(board: Board, cache: Path) -> Path:
+    """The Python packages of a box at the versions that were tested, each checked by its hash, as a folder in the cache."""
+    lock = ROOT / "build/locks/box.txt"
+    folder = cache / f"packages-{board.machine}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
+    if not folder.exists():
+        fresh = folder.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        tags = [f"--platform=manylinux_2_{minor}_{board.machine}" for minor in range(36, 16, -1)]
+        _run(
+            sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
+            "--only-binary=:all:", "--no-compile", "--implementation=cp", f"--python-version={PYTHON}", *tags,
+            f"--platform=manylinux2014_{board.machine}", f"--target={fresh}", "-r", str(lock),
+        )  # fmt: skip
+        shutil.rmtree(fresh / "bin", ignore_errors=True)
+        _compile(fresh)
+        fresh.rename(folder)
+    return folder
+
+
+def outpost(out: Path) -> Path:
+    """Outpost itself as it lies among the packages, as a folder."""
+    folder = out / "outpost"
+    shutil.rmtree(folder, ignore_errors=True)
+    unwanted = shutil.ignore_patterns("__pycache__", "training", "root", "debian")
+    for package in ("edge", "models", "web", "firmware"):
+        shutil.copytree(ROOT / package, folder / package, ignore=unwanted)
+    told = folder / f"outpost_cxr-{_version()}.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: outpost-cxr\nVersion: {_version()}\n", encoding="utf-8"
+    )
+    _compile(folder)
+    return folder
+
+
+def _compile(folder: Path) -> None:
+    """Compile what is in a folder, for a root that is never written; Python does not ask whether a source is newer (PEP 552)."""
+    if sys.version_info[:2] != tuple(map(int, PYTHON.split("."))):
+        raise Misconfigured(
+            f"an image is built with Python {PYTHON}, as its Debian has. `PYTHON=python{PYTHON} build/setup demo`"
+        )
+    _run(
+        sys.executable,
+        "-m",
+        "compileall",
+        "-q",
+        "--invalidation-mode=unchecked-hash",
+        f"-s{folder}",
+        "-p/" + TOP,
+        str(folder),
+    )
+
+
+def slot(debian: Path, folders: tuple[Path, ...], out: Path) -> Slot:
+    """Debian, Outpost and its packages, and the units as squashfs with the hashes of dm-verity behind it."""
+    path = out / "slot.squashfs"
+    path.unlink(missing_ok=True)
+    command = [
+        "mksquashfs", "-", str(path), "-tar", "-noappend", "-quiet", "-no-progress", "-b", "131072", "-root-mode", "755",
+        "-comp", "gzip", "-Xcompression-level", "6",
+    ]  # fmt: skip
+    laid = dict(_laid(folders))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=_environment()) as squash:
+        assert squash.stdin is not None
+        with tarfile.open(fileobj=squash.stdin, mode="w|", format=tarfile.PAX_FORMAT) as into:
+            with tarfile.open(debian) as tar:
+                for member in tar:
+                    name = member.name.removeprefix("./").rstrip("/")
+                    if name and name not in laid and not name.startswith("var/"):  # /var is the data partition's
+                        into.addfile(member, tar.extractfile(member) if member.isreg() else None)
+            for member, content in laid.values():
+                into.addfile(member, None if content is None else io.BytesIO(content))
+    if squash.returncode:
+        raise Misconfigured("the system could not be packed (mksquashfs). Is there room?")
+    size = -(-path.stat().st_size // BLOCK) * BLOCK
+    os.truncate(path, size)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    told = _run(
+        "veritysetup", "format", f"--hash-offset={size}", f"--salt={digest}", f"--uuid={_uuid(digest)}",
+        f"--data-blocks={size // BLOCK}", str(path), str(path),
+    )  # fmt: skip
+    (top,) = [line.split()[-1] for line in told.splitlines() if line.startswith("Root hash")]
+    return Slot(path, path.stat().st_size, f"outpost-slot {size} {top}\n".encode().ljust(BLOCK, b"\0"))
+
+
+def _laid(folders: tuple[Path, ...]) -> Iterator[tuple[str, tuple[tarfile.TarInfo, bytes | None]]]:
+    """What is laid over Debian, in order: the files of `root/`, and what Python imports; all root's, none newer than `EPOCH`."""
+    for top, under in ((HERE / "root", ""), *((folder, f"{TOP}/") for folder in folders)):
+        for path in sorted(top.rglob("*")):
+            name = under + path.relative_to(top).as_posix()
+            yield name, _member(name, path)
+    yield "usr/lib/clock-epoch", _member("usr/lib/clock-epoch", b"")
+    place, _ = _member("efi", b"")
+    place.type, place.mode = tarfile.DIRTYPE, 0o755
+    yield "efi", (place, None)
+    for unit in sorted((HERE / "root/usr/lib/systemd/system").glob("*.service")):
+        for line in unit.read_text(encoding="utf-8").splitlines():
+            if line.startswith("WantedBy="):
+                name = f"usr/lib/systemd/system/{line.removeprefix('WantedBy=')}.wants/{unit.name}"
+                link, _ = _member(name, b"")
+                link.type, link.linkname, link.size = tarfile.SYMTYPE, f"../{unit.name}", 0
+                yield name, (link, None)
+
+
+def _member(name: str, source: Path | bytes) -> tuple[tarfile.TarInfo, bytes | None]:
+    member = tarfile.TarInfo(f"./{name}")
+    member.mtime, member.mode = EPOCH, 0o644
+    if isinstance(source, bytes):
+        member.size = len(source)
+        return member, source
+    if source.is_dir():
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
+        return member, None
+    content = source.read_bytes()
+    member.size = len(content)
+    if os.access(source, os.X_OK):
+        member.mode = 0o755
+    return member, content
+
+
+def disk(board: Board, made: Slot, image: Path) -> list[tuple[int, int]]:
+    """Put the partitions together; where the image holds something, as starts and ends in bytes."""
+    if made.size + BLOCK > board.slot_mib * MIB:
+        raise Misconfigured(f"the system has {made.size / MIB:.0f} MiB, a slot {board.slot_mib}. Enlarge slot_mib.")
+    sizes = {"outpost-esp": ESP_MIB, card.SITE: SITE_MIB, "outpost-a": board.slot_mib, "outpost-b": board.slot_mib}
+    kinds = {"outpost-esp": "uefi", card.SITE: "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"}
+    lines, starts, at = ["label: gpt", f"label-id: {_uuid(image.stem)}"], {}, MIB
+    for name, mib in sizes.items():
+        kind = kinds.get(
+            name, str(_uuid("outpost-slot"))
+        )  # a type of its own, else systemd-repart takes one for the data
+        lines.append(
+            f"start={at // 512}, size={mib * MIB // 512}, type={kind}, name={name}, uuid={_uuid(image.stem + name)}"
+        )
+        starts[name], at = at, at + mib * MIB
+    end = at + MIB
+    image.unlink(missing_ok=True)
+    image.touch()
+    os.truncate(image, end)
+    _run("sfdisk", "--quiet", str(image), given="\n".join(lines) + "\n")
+    work = image.with_suffix(".part")
+    try:
+        with image.open("r+b") as file:
+            esp(board, work)
+            _copy(work, file, starts["outpost-esp"])
+            place(work)
+            _copy(work, file, starts[card.SITE])
+            _copy(made.path, file, starts["outpost-a"])
+            file.seek(starts["outpost-b"] - BLOCK)
+            file.write(made.last)
+    finally:
+        work.unlink(missing_ok=True)
+    a, b = starts["outpost-a"], starts["outpost-b"]
+    # also what says that there is nothing in the other slot: a card that was used before may hold a system there
+    return [(0, a + made.size), (b - BLOCK, b + BLOCK), (end - MIB - BLOCK, end)]
+
+
+def esp(board: Board, path: Path) -> None:
+    """The EFI system partition: GRUB, its configuration, and the variables that say which slot starts."""
+    with _volume(path, ESP_MIB, "OUTPOST-EFI") as folder:
+        loader = folder / board.loader
+        loader.parent.mkdir(parents=True)
+        config = folder / "EFI/outpost"
+        config.mkdir()
+        (config / "grub.cfg").write_text(
+            (HERE / "grub.cfg").read_text(encoding="utf-8").replace("@CONSOLE@", board.console), encoding="utf-8"
+        )
+        _run("grub-mkimage", f"--format={board.grub}", f"--output={loader}", "--prefix=/EFI/outpost", *GRUB_MODULES)
+        _run("grub-editenv", str(config / "grubenv"), "create")
+        _run("grub-editenv", str(config / "grubenv"), "set", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
+
+
+def place(path: Path) -> None:
+    """The partition for the site file, with a place for it that `outpost flash` finds and any computer can write to."""
+    with _volume(path, SITE_MIB, "OUTPOST") as folder:
+        (folder / "site.txt").write_bytes(card.MAGIC.ljust(card.PLACE, b"\n"))
+
+
+@contextmanager
+def _volume(path: Path, mib: int, label: str) -> Iterator[Path]:
+    """A FAT volume of what the block puts into a folder."""
+    folder = path.with_suffix(".files")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        path.write_bytes(bytes(mib * MIB))
+        serial = hashlib.sha256(label.encode()).hexdigest()[:8]
+        _run("mkfs.vfat", "--invariant", "-i", serial, "-n", label, str(path))
+        for one in sorted(folder.rglob("*")):
+            os.utime(one, (EPOCH, EPOCH))
+        _run("mcopy", "-i", str(path), "-s", "-m", *map(str, sorted(folder.iterdir())), "::")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _copy(source: Path, into: IO[bytes], at: int) -> None:
+    into.seek(at)
+    with source.open("rb") as file:
+        shutil.copyfileobj(file, into, 4 * MIB)
+
+
+def _uuid(text: str) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_OID, text)
+
+
+def _version() -> str:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return next(line.split('"')[1] for line in text.splitlines() if line.startswith("version"))
+
+
+def _environment() -> dict[str, str]:
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    return os.environ | {"PATH": path, "SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
+
+
+def _run(*command: str, given: str = "", **variables: str) -> str:
+    try:
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, check=True, env=_environment() | variables
+        )
+    except FileNotFoundError:
+        raise Misconfigured(f"{command[0]} is missing. `build/image` says which Debian packages are needed.") from None
+    except subprocess.CalledProcessError as error:
+        raise Misconfigured(f"{command[0]} failed: {error.stderr.strip()[-2000:]}") from None
+    return done.stdout
+
+
+def _key(path: Path | None) -> SecretKey:
+    """The authority that signs; without one, a key for this image alone that is kept nowhere."""
+    if path is None:
+        return SecretKey.generate()
+    private = load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(private, Ed25519PrivateKey):
+        raise Misconfigured(f"{path} is no Ed25519 key.")
+    return SecretKey(hashlib.sha256(private.public_key().public_bytes_raw()).digest()[:8], private)
+
+
+def main() -> None:
+    """Read the command line and build."""
+    parser = argparse.ArgumentParser(prog="build/image", description=__doc__)
+    parser.add_argument("board", choices=sorted(path.stem for path in (HERE / "boards").glob("*.toml")))
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for the image")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/outpost", help="what was fetched")
+    parser.add_argument("--key", type=Path, help="private key (Ed25519, PEM) that signs; else one for this image alone")
+    told = parser.parse_args()
+    print(build(told.board, told.out, told.cache, _key(told.key)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""A computer under test: a disk, UEFI, a cable; emulated by QEMU.
+
+KVM is not used: inside a virtual machine it often only seems to be there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+import urllib.parse
+from pathlib import Path
+
+import urllib3
+
+from edge.box import free_port
+from firmware import card
+from tests.box import until
+from tests.conftest import peer
+
+SECONDS = 1200
+"""For the slowest of machines; nothing here waits longer than it has to."""
+FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+NAME = "outpost.local"
+
+
+class Machine:
+    """A computer with one disk, its network reachable from here and reaching nobody."""
+
+    def __init__(self, disk: Path) -> None:
+        self.disk = disk
+        self.serial = disk.with_suffix(".serial")
+        self.variables = disk.with_suffix(".vars")
+        shutil.copy(VARIABLES, self.variables)
+        self.dicom, self.https, self.http = (free_port() for _ in range(3))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read = 0
+
+    def start(self) -> None:
+        """Switch it on."""
+        ports = {self.dicom: 11112, self.https: 443, self.http: 80}
+        forwarded = "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in ports.items())
+        command = [
+            peer("qemu-system-x86_64", "qemu-system-x86"), "-machine", "q35", "-accel", "tcg,thread=multi",
+            "-cpu", "max", "-smp", "2", "-m", "1024", "-display", "none", "-monitor", "none", "-no-user-config", "-nodefaults",
+            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}",
+            "-drive", f"if=pflash,format=raw,unit=1,file={self.variables}",
+            "-drive", f"file={self.disk},format=raw,if=virtio,cache=writethrough",
+            "-netdev", f"user,id=cable,restrict=on{forwarded}", "-device", "virtio-net-pci,netdev=cable,romfile=",
+            "-object", "rng-random,filename=/dev/urandom,id=noise", "-device", "virtio-rng-pci,rng=noise",
+            "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial",
+        ]  # fmt: skip
+        self._read = self.serial.stat().st_size if self.serial.exists() else 0
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def cut(self) -> None:
+        """Take the power away."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def said(self) -> str:
+        """What came out of the serial port since it was switched on."""
+        with self.serial.open("rb") as file:
+            file.seek(self._read)
+            return file.read().decode("utf-8", "replace")
+
+    def until(self, pattern: str, seconds: float = SECONDS) -> re.Match[str]:
+        """Wait until the serial port has said it."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.serial.exists() and (found := re.search(pattern, self.said(), re.MULTILINE)):
+                return found
+            assert self._process is not None and self._process.poll() is None, f"it is off:\n{self.said()[-3000:]}"
+            time.sleep(0.2)
+        raise AssertionError(f"never said {pattern!r}:\n{self.said()[-6000:]}")
+
+    def tablet(self, authority: Path) -> Tablet:
+        """A tablet that has joined."""
+        return Tablet(self, authority)
+
+
+class Tablet:
+    """A browser that believes the box's authority, and nobody else, by the box's name."""
+
+    def __init__(self, machine: Machine, authority: Path) -> None:
+        self._pool = urllib3.HTTPSConnectionPool(
+            "127.0.0.1", machine.https, ca_certs=str(authority), server_hostname=NAME, assert_hostname=NAME,
+            timeout=60, retries=urllib3.Retry(30, backoff_factor=0.5, backoff_max=5, redirect=0, allowed_methods=None),
+        )  # fmt: skip
+        self._cookies: dict[str, str] = {}
+
+    def ask(self, path: str, form: dict[str, str] | None = None) -> tuple[int, str]:
+        """Status and text of a page."""
+        headers = {"Host": NAME, "Origin": f"https://{NAME}", "Accept-Language": "en"}
+        headers["Cookie"] = "; ".join(f"{key}={value}" for key, value in self._cookies.items())
+        method = "GET" if form is None else "POST"
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        body = None if form is None else urllib.parse.urlencode(form)
+        answer = self._pool.urlopen(method, path, body, headers, redirect=False)
+        for cookie in answer.headers.getlist("Set-Cookie"):
+            key, _, value = cookie.partition(";")[0].partition("=")
+            self._cookies[key] = value
+        return answer.status, answer.data.decode()
+
+    def close(self) -> None:
+        """Put it away."""
+        self._pool.close()
+
+
+class Container:
+    """A slot of an image, started without kernel and disk in namespaces of its own (systemd-nspawn): its units in seconds.
+
+    As root only, and where a cgroup2 hierarchy can be mounted.
+    """
+
+    def __init__(self, image: Path, site: Path, folder: Path) -> None:
+        self._root, self._var, self._site = folder / "root", folder / "var", site
+        for one in (self._root, self._var):
+            one.mkdir()
+        with image.open("rb") as file:
+            ((begin, _),) = [(begin, end) for name, begin, end in card.partitions(file.fileno()) if name == "outpost-a"]
+        subprocess.run(["mount", "-o", f"ro,loop,offset={begin}", image, self._root], check=True)
+        self._log = (folder / "log").open("w+b")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._first = 0
+
+    def start(self) -> None:
+        """Start its systemd."""
+        nspawn = [
+            str(peer("systemd-nspawn", "systemd-container")), "--quiet", f"--directory={self._root}", "--read-only",
+            f"--bind={self._var}:/var", "--bind-ro=/dev/null:/etc/fstab", f"--bind-ro={self._site}:/run/outpost-site/site.txt",
+            "--private-network", "--register=no", "--keep-unit", "--console=pipe", "--boot",
+        ]  # fmt: skip
+        inside = f"mount -t cgroup2 none /sys/fs/cgroup && exec {shlex.join(nspawn)}"
+        self._process = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", inside],
+            env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+
+        def began() -> bool:
+            for child in children.read_text().split():
+                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    self._first = int(child)
+            return self._first > 0
+
+        until(began, "a systemd in namespaces of its own")
+
+    def run(self, *command: str, network: bool = False) -> str:
+        """What a program says that runs in there; with `network` a program from here, in its network."""
+        into = ["--net"] if network else ["--mount", "--pid", "--net", "--ipc", "--uts"]
+        enter = ["nsenter", f"--target={self._first}", *into, *command]
+        return subprocess.run(enter, capture_output=True, text=True, check=False, timeout=SECONDS).stdout
+
+    def journal(self) -> str:
+        """What its units have said."""
+        return self.run("/bin/journalctl", "--no-pager", "-o", "cat")
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Wait until a unit has said it."""
+        end = time.monotonic() + SECONDS
+        while (found := re.search(pattern, self.journal(), re.MULTILINE)) is None:
+            assert self._process is not None and self._process.poll() is None, Path(self._log.name).read_text()
+            assert time.monotonic() < end, self.journal()[-6000:]
+            time.sleep(0.3)
+        return found
+
+    def stop(self) -> None:
+        """End it and take its disk away."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+        self._log.close()
+        subprocess.run(["umount", self._root], check=True)

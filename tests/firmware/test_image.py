@@ -1,0 +1,194 @@
+"""The image starts in a computer with UEFI, takes a film, and shows its outcome over TLS."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from edge import site as sites
+from edge.cli import main
+from edge.samples import film
+from firmware import card, slots
+from firmware import image as recipe
+from firmware.signature import SecretKey
+from models import phantom
+from tests.box import until
+from tests.conftest import peer
+from tests.firmware.conftest import MIB
+from tests.firmware.machine import FIRMWARE, NAME, SECONDS, Container, Machine
+from tests.people import PIN
+
+pytestmark = [pytest.mark.release, pytest.mark.timeout(1800)]
+SITE = """
+site = "kalene"
+[clinic]
+name = "Kalene"
+timezone = "Africa/Lusaka"
+[dicom]
+ae_title = "KALENE"
+"""
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image of an ordinary PC, signed by a key of its own."""
+    for program, package in (
+        ("mmdebstrap", "mmdebstrap"), ("mksquashfs", "squashfs-tools"), ("veritysetup", "cryptsetup-bin"),
+        ("mkfs.vfat", "dosfstools"), ("mcopy", "mtools"), ("grub-mkimage", "grub-common"),
+        ("qemu-system-x86_64", "qemu-system-x86"),
+    ):  # fmt: skip
+        peer(program, package)
+    for file, package in ((FIRMWARE, "ovmf"), (Path("/usr/lib/grub/x86_64-efi"), "grub-efi-amd64-bin")):
+        assert file.exists(), f"{file} is missing: apt-get install {package}"
+    cache = Path(os.environ.get("OUTPOST_IMAGE_CACHE", Path.home() / ".cache/outpost"))
+    return recipe.build("generic-x86-64", tmp_path_factory.mktemp("image"), cache, SecretKey.generate())
+
+
+@pytest.fixture
+def machine(image: Path, tmp_path: Path) -> Iterator[Machine]:
+    """A computer whose disk was flashed by a technician, with a site file."""
+    site, disk = tmp_path / "kalene.site", tmp_path / "disk"
+    site.write_bytes(sites.sign(SITE, Ed25519PrivateKey.generate()))
+    disk.touch()
+    os.truncate(disk, 4096 * MIB)
+    told = ["flash", str(image), "--key", f"{image}.pub", "--to", str(disk), "--site", str(site), "--yes"]
+    result = CliRunner().invoke(main, told)
+    assert result.exit_code == 0, result.output
+    box = Machine(disk)
+    try:
+        yield box
+    finally:
+        box.cut()
+        if keep := os.environ.get("OUTPOST_KEEP_SERIAL"):
+            shutil.copy(box.serial, keep)
+
+
+def test_the_units_of_a_slot_take_a_film_and_show_its_outcome(image: Path, tmp_path: Path) -> None:
+    if os.geteuid() or not Path("/sys/fs/cgroup").is_dir():
+        pytest.skip("as root only")
+    site, path = tmp_path / "site.txt", tmp_path / "film.dcm"
+    site.write_bytes(sites.sign(SITE, Ed25519PrivateKey.generate()))
+    film(phantom.chest(1), "Mwansa^Ruth", "050Y", "F").save_as(path, enforce_file_format=True)
+    box = Container(image, site, tmp_path)
+    try:
+        box.start()
+        code = box.until(r"Setup +code ([0-9A-Z]{5}-[0-9A-Z]{5})").group(1)
+        box.until("DICOM KALENE on port 11112")
+        box.until("Started outpost-worker.service")
+        send = [str(peer("storescu", "dcmtk")), "-v", "-aec", "KALENE", "127.0.0.1", "11112", str(path)]
+        box.run(*send, network=True)
+        authority = tmp_path / "outpost.crt"
+        curl = [str(peer("curl", "curl")), "--silent", "--show-error", "--max-time", "60"]
+        box.run(*curl, "--output", str(authority), "http://127.0.0.1/outpost.crt", network=True)
+        authority.write_bytes(x509.load_der_x509_certificate(authority.read_bytes()).public_bytes(Encoding.PEM))
+        jar = str(tmp_path / "cookies")
+        curl += ["--cacert", str(authority), "--resolve", f"{NAME}:443:127.0.0.1", "--cookie", jar, "--cookie-jar", jar]
+        curl += ["--header", "Accept-Language: en", "--header", f"Origin: https://{NAME}"]
+        form = {"code": code, "name": "Grace", "new": PIN, "again": PIN}
+        told = [part for key, value in form.items() for part in ("--data-urlencode", f"{key}={value}")]
+        box.run(*curl, *told, f"https://{NAME}/setup", network=True)
+
+        def shown() -> bool:
+            page = box.run(*curl, f"https://{NAME}/", network=True)
+            return "Ruth" in page and re.search("Immediate|Soon|Routine|could not assess", page) is not None
+
+        until(shown, "the film's outcome on the page")
+        # from outside it can be reached at what is declared, and at nothing else
+        rows = [line.split() for line in box.run("ss", "-H", "-l", "-t", "-u", "-n", network=True).splitlines()]
+        reached = {row[4].rpartition(":")[2] for row in rows if not re.match(r"127\.|\[::1\]", row[4])}
+        assert reached - {"5353"} == {"80", "443", "11112"}
+        assert "policy drop" in box.run("nft", "list", "ruleset", network=True)
+        # the worker is alone
+        worker = box.run("/bin/systemctl", "show", "--value", "--property=MainPID", "outpost-worker").strip()
+        assert box.run("/bin/cat", f"/proc/{worker}/net/dev").count(":") == 1  # the loopback, and nothing else
+        assert box.run("/bin/sh", "-c", "touch /etc/x 2>/dev/null || echo read-only").strip() == "read-only"
+        assert "outpost:" in box.run("/bin/cat", "/etc/passwd")
+        hashes = [line.split(":")[1] for line in box.run("/bin/cat", "/etc/shadow").splitlines()]
+        assert hashes and all(one.startswith(("!", "*")) for one in hashes)  # nobody can sign in
+    finally:
+        box.stop()
+
+
+def variables(disk: Path) -> dict[str, str]:
+    """What the boot loader would find on the disk."""
+    with disk.open("rb") as file:
+        ((_, begin, end), *_) = card.partitions(file.fileno())
+        file.seek(begin)
+        volume = disk.with_suffix(".efi")
+        volume.write_bytes(file.read(end - begin))
+    command = [peer("mtype", "mtools"), "-i", volume, "::EFI/outpost/grubenv"]
+    return slots.parse(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+def join(machine: Machine, file: Path) -> None:
+    """Fetch the box's authority, as a tablet does that comes for the first time."""
+    with urllib3.PoolManager(timeout=60) as pool:
+        answer = pool.request("GET", f"http://127.0.0.1:{machine.http}/outpost.crt", retries=10)
+    file.write_bytes(x509.load_der_x509_certificate(answer.data).public_bytes(Encoding.PEM))
+
+
+def test_a_flashed_disk_becomes_a_box_that_takes_a_film(machine: Machine, tmp_path: Path) -> None:
+    machine.start()
+    code = machine.until(r"Setup +code ([0-9A-Z]{5}-[0-9A-Z]{5})").group(1)
+    machine.until("DICOM KALENE on port 11112")
+    path = tmp_path / "film.dcm"
+    film(phantom.chest(1), "Mwansa^Ruth", "050Y", "F").save_as(path, enforce_file_format=True)
+    send = [peer("storescu", "dcmtk"), "-aec", "KALENE", "127.0.0.1", str(machine.dicom), str(path)]
+    subprocess.run(send, check=True, timeout=SECONDS)
+    ready = machine.until(r"\[ *([0-9.]+)\].*DICOM KALENE").group(1)
+
+    join(machine, tmp_path / "outpost.crt")
+    tablet = machine.tablet(tmp_path / "outpost.crt")
+    status, text = tablet.ask("/setup", {"code": code, "name": "Grace", "new": PIN, "again": PIN})
+    assert status in (200, 302, 303), text
+    end = time.monotonic() + SECONDS
+    while "Ruth" not in text or not re.search("Immediate|Soon|Routine|could not assess", text):
+        assert time.monotonic() < end, text
+        time.sleep(1)
+        status, text = tablet.ask("/")
+    tablet.close()
+
+    machine.until("slot A is good")
+    machine.until("Finished outpost-good.service")
+    machine.cut()
+    assert variables(machine.disk) == {"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "0", "B_TRY": "0"}
+    failed = re.findall(r"systemd\[1\]: (?:Failed to start|\S+: Failed with result).*", machine.said())
+    assert failed == []
+    print(f"ready for films {ready} s after its kernel began, on a machine with a load of {os.getloadavg()[0]:.0f}")
+
+
+def test_a_slot_that_is_damaged_gives_way_to_the_one_before(machine: Machine) -> None:
+    """An update that rots: slot B has the same system with one bit changed, and was said to be good."""
+    with machine.disk.open("r+b") as disk:
+        place = {name: (begin, end) for name, begin, end in card.partitions(disk.fileno())}
+        (a, end), (b, _) = place["outpost-a"], place["outpost-b"]
+        disk.seek(a)
+        system = bytearray(disk.read(end - a))
+        size = int(system[-4096:].split()[1])
+        system[size + 4096 + 8] ^= 1  # the hashes of hashes, which every read of the root needs
+        disk.seek(b)
+        disk.write(system)
+        esp, last = place["outpost-esp"]
+        disk.seek(esp)
+        at = esp + disk.read(last - esp).index(slots.HEAD.encode() + b"ORDER=")
+        disk.seek(at)
+        disk.write(slots.render({"ORDER": "B A", "A_OK": "1", "A_TRY": "0", "B_OK": "1", "B_TRY": "0"}))
+    machine.start()
+    machine.until("Outpost, slot B")
+    machine.until("Outpost, slot A")
+    machine.until("slot A is good; slot B was not, and is not started again")
+    machine.until("Finished outpost-good.service")
+    machine.cut()
+    assert variables(machine.disk) == {"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "0", "B_TRY": "0"}
