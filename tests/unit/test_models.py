@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -12,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import phantom
+from models.backends import BACKENDS
 from models.bundle import SHIPPED, Mismatch, load
 from models.model import Model, Scores
 from models.prepare import prepare
+from tests.box import ROOT
 
 
 @cache
@@ -24,6 +30,21 @@ def shipped() -> Model:
 
 def test_the_shipped_bundle_passes_its_self_test() -> None:
     shipped().self_test()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_runtime_keeps_no_record_of_this_device_and_tells_nobody(tmp_path: Path, name: str) -> None:
+    if importlib.util.find_spec(BACKENDS[name].packages[0]) is None:
+        pytest.skip(f"{name} is not installed")
+    script = f"from models import backends; backends.load({name!r}, __import__('pathlib').Path('none'), 1)"
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ORT_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment | {"HOME": str(home)}, capture_output=True, text=True
+    )
+    assert "none" in done.stderr  # the runtime was there, the model was not
+    assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
 def copied(tmp_path: Path) -> Path:
