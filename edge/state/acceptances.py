@@ -22,6 +22,11 @@ CREATE TABLE acceptance (
 ) STRICT;
 """
 
+PASSPORT = """
+ALTER TABLE acceptance ADD COLUMN passport TEXT NOT NULL DEFAULT '{}';
+"""
+"""What was signed is kept with the signature."""
+
 
 def sign(
     connection: sqlite3.Connection,

@@ -31,6 +31,28 @@ CREATE TABLE job (
 CREATE INDEX job_claim ON job (priority, due_at, id) WHERE state IN ('ready', 'leased');
 """
 
+SCORES = """
+CREATE TABLE job_new (
+    id INTEGER PRIMARY KEY,
+    arrival_id INTEGER NOT NULL REFERENCES arrival,
+    kind TEXT NOT NULL CHECK (kind IN ('assess', 'render', 'score')),
+    run INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('ready', 'leased', 'done', 'buried')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due_at TEXT NOT NULL,
+    lease TEXT,
+    leased_until TEXT,
+    last_error TEXT NOT NULL DEFAULT '',
+    UNIQUE (arrival_id, kind, run)
+) STRICT;
+INSERT INTO job_new SELECT * FROM job;
+DROP TABLE job;
+ALTER TABLE job_new RENAME TO job;
+CREATE INDEX job_claim ON job (priority, due_at, id) WHERE state IN ('ready', 'leased');
+"""
+"""The queue knows one more kind of work, `score`."""
+
 UNRENDERED = """EXISTS (SELECT 1 FROM job WHERE job.arrival_id = delivery.arrival_id AND job.run = delivery.run
     AND job.kind = 'render' AND job.state IN ('ready', 'leased'))"""
 """For the outbox: whether the picture that belongs to a delivery's result is still to be made."""

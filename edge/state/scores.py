@@ -21,27 +21,7 @@ CREATE TABLE score (
     decided_at TEXT NOT NULL,
     PRIMARY KEY (arrival_id, device_uid)
 ) STRICT;
-CREATE TABLE job_new (
-    id INTEGER PRIMARY KEY,
-    arrival_id INTEGER NOT NULL REFERENCES arrival,
-    kind TEXT NOT NULL CHECK (kind IN ('assess', 'render', 'score')),
-    run INTEGER NOT NULL,
-    priority INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('ready', 'leased', 'done', 'buried')),
-    attempts INTEGER NOT NULL DEFAULT 0,
-    due_at TEXT NOT NULL,
-    lease TEXT,
-    leased_until TEXT,
-    last_error TEXT NOT NULL DEFAULT '',
-    UNIQUE (arrival_id, kind, run)
-) STRICT;
-INSERT INTO job_new SELECT * FROM job;
-DROP TABLE job;
-ALTER TABLE job_new RENAME TO job;
-CREATE INDEX job_claim ON job (priority, due_at, id) WHERE state IN ('ready', 'leased');
-ALTER TABLE acceptance ADD COLUMN passport TEXT NOT NULL DEFAULT '{}';
 """
-"""The queue knows one more kind of work, and an acceptance keeps what was signed."""
 
 
 def add(connection: sqlite3.Connection, arrival_id: int, decision: Decision, at: datetime) -> None:

@@ -44,7 +44,7 @@ MIGRATIONS: tuple[str, ...] = (
     audit.BY_ACTOR + forwarding.TABLE + settled.TABLE,
     accounts.OWN_PIN + sessions.TABLE + tries.TABLE + setup_code.TABLE,
     orders.TABLE + results.PATIENTS,
-    scores.TABLE,
+    scores.TABLE + queue.SCORES + acceptances.PASSPORT,
     orders.SHARED,
     results.LETTERHEAD,
     calibrations.TABLE,

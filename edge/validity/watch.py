@@ -55,6 +55,8 @@ DRAWS = 500
 YEAR = 365
 QUIET_ALL_YEAR = math.exp(-1)
 """With one false alarm a year on average, so many years have none (Poisson)."""
+THIN = 30
+"""From so many days the bootstrap gives limits at which there are about twice the alarms it promises (simulated, `drift.md`)."""
 QUIET = 14
 """Days without another movement, after which an alarm ends."""
 
@@ -170,7 +172,10 @@ class Charts:
 
 
 def limits(days: Days, seed: int, draws: int = DRAWS) -> Array:
-    """How high each chart may stand, so that e^-1 of the years that this history could have had go by without an alarm."""
+    """How high each chart may stand, so that e^-1 of the years that this history could have had go by without an alarm.
+
+    Of a short history more of its years have to: what it does not know of the site, drawing from it cannot tell.
+    """
     draw, size = np.random.default_rng(seed), len(days)
     times = np.zeros((draws, size))
     np.add.at(times, (np.arange(draws)[:, None], _blocks(draw, draws, size, size)), 1)
@@ -188,7 +193,8 @@ def limits(days: Days, seed: int, draws: int = DRAWS) -> Array:
         noise = draw.standard_normal(off[at].shape) * spread * blur
         heights = charts.step(narrow.standard(days.n[at], center + (off[at] + noise) / math.sqrt(1 + blur**2)))
         highest = np.maximum(highest, np.maximum.reduceat(heights, STARTS, axis=-1))
-    return np.repeat(_shared(highest, SHARES), KINDS)
+    quiet = QUIET_ALL_YEAR ** (1 / (1 + (THIN / size) ** 1.5))
+    return np.repeat(_shared(highest, SHARES, quiet), KINDS)
 
 
 def _blocks(draw: np.random.Generator, draws: int, length: int, size: int) -> npt.NDArray[np.int64]:
@@ -197,14 +203,14 @@ def _blocks(draw: np.random.Generator, draws: int, length: int, size: int) -> np
     return ((starts[:, :, None] + np.arange(BLOCK)) % size).reshape(draws, -1)[:, :length]
 
 
-def _shared(highest: Array, shares: Array) -> Array:
-    """The limits that together let e^-1 of the rows of `highest` pass, each chart stopping its share of the others."""
+def _shared(highest: Array, shares: Array, quiet: float) -> Array:
+    """The limits that together let a share `quiet` of the rows of `highest` pass, each chart stopping its share of the others."""
     ranked = np.sort(highest, 0)
     low, high = 0.0, 1 / float(shares.max())
     for _ in range(30):
         middle = (low + high) / 2
         found = _at(ranked, middle * shares)
-        low, high = (middle, high) if np.mean(np.all(highest <= found, 1)) > QUIET_ALL_YEAR else (low, middle)
+        low, high = (middle, high) if np.mean(np.all(highest <= found, 1)) > quiet else (low, middle)
     return _at(ranked, low * shares)
 
 
