@@ -16,7 +16,7 @@ import numpy as np
 from models import phantom, platt
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import Model, golden_films, golden_outputs
-from models.training import card, evaluate, films, gate, heads, network, sign
+from models.training import card, evaluate, evidence, films, gate, heads, network, sign
 
 SEED = 20261123
 VERSION = "0.1.0"
@@ -41,6 +41,23 @@ def chosen(every: list[films.Film], domain: str, split: str | None = None) -> li
         index for index, film in enumerate(every)
         if film.domain == domain and film.label is not None and split in (None, film.split)
     ]  # fmt: skip
+
+
+def tune_network(work: Path) -> None:
+    """Tune the later half of the network. Not a part of `all`: the shipped bundle was made without it."""
+    from models.training import tune
+
+    every, pictures = films.load(work)
+    tune.tune(network.imagenet(), every, pictures, work / network.TUNED, SEED)
+
+
+def untouched(every: list[films.Film], rows: list[int], work: Path) -> list[int]:
+    """Those of these films that did not tune the network."""
+    if not (work / network.TUNED).exists():
+        return rows
+    from models.training import tune
+
+    return [row for row in rows if every[row].source != "kermany" or not tune.tunes(every[row], SEED)]
 
 
 def backbone(work: Path) -> None:
@@ -75,7 +92,7 @@ def fit_heads(work: Path) -> None:
     unread = [
         i for i, film in enumerate(every) if film.source == "nih" and film.split == "train" and film.label is None
     ]
-    children = chosen(every, "child", "train")
+    children = untouched(every, chosen(every, "child", "train"), work)
     apart = [*unread[:NUISANCE_FILMS], *draw.choice(children, NUISANCE_FILMS, False)]
     whitening = heads.nuisance(views(apart, 3, "Embedding variants      "))
     found: dict[str, Any] = {}
@@ -125,12 +142,15 @@ def bundle(work: Path, out: Path) -> None:
     every, pictures = films.load(work)
     found = np.load(work / "heads.npz")
     out.mkdir(parents=True, exist_ok=True)
-    weights = np.stack([found[f"{domain}.weights"] for domain in CODES]).astype(np.float32)
-    biases = np.array([found[f"{domain}.bias"] for domain in CODES], np.float32)
+    carried = [domain for domain in CODES if _carried(domain, every, found)]
+    if not carried:
+        raise click.ClickException("these films carry no finding; no bundle is made")
+    weights = np.stack([found[f"{domain}.weights"] for domain in carried]).astype(np.float32)
+    biases = np.array([found[f"{domain}.bias"] for domain in carried], np.float32)
     network.assemble(work / "backbone.int8.onnx", weights, biases, out / "model.onnx")
     network.assemble(work / "backbone.onnx", weights, biases, work / "float.onnx")
     shutil.copy(work / "gate.npz", out / "gate.npz")
-    findings = tuple(_finding(number, domain, every, found) for number, domain in enumerate(CODES))
+    findings = tuple(_finding(number, domain, every, found) for number, domain in enumerate(carried))
     sources = tuple(
         Source(name, len(used), len({film.patient for film in used}), terms)
         for key, (name, terms) in TERMS.items()
@@ -163,6 +183,17 @@ def bundle(work: Path, out: Path) -> None:
     (out / "evaluation.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     (out / "card.md").write_text(card.card(manifest, measured), encoding="utf-8")
     _write(manifest, out, ("model.onnx", "gate.npz", "golden.npz", "evaluation.json", "card.md"))
+
+
+def _carried(domain: str, every: list[films.Film], found: Any) -> bool:
+    """Whether cross-validation carries the finding of a domain; if not, it is said why, and the bundle has no such output."""
+    rows = [every[row] for row in found[f"{domain}.rows"]]
+    truth = np.array([film.label == 1 for film in rows])
+    views = [film.view for film in rows]
+    said = evidence.judge(found[f"{domain}.out_of_fold"], truth, [film.patient for film in rows], views)
+    if isinstance(said, str):
+        click.echo(f"{CODES[domain][0]} is left out: {said}", err=True)
+    return not isinstance(said, str)
 
 
 def _finding(number: int, domain: str, every: list[films.Film], found: Any) -> Finding:
@@ -206,7 +237,7 @@ STEPS = ("films", "network", "heads", "gate", "bundle", "sign")
 
 
 @click.command()
-@click.argument("step", type=click.Choice(["all", *STEPS]))
+@click.argument("step", type=click.Choice(["all", "tune", *STEPS]))
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -227,6 +258,7 @@ def main(step: str, data: Path, work: Path, out: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     actions = {
         "films": lambda: films.ingest(data, work),
+        "tune": lambda: tune_network(work),
         "network": lambda: backbone(work),
         "heads": lambda: fit_heads(work),
         "gate": lambda: fit_gate(work),

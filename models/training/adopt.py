@@ -1,16 +1,15 @@
 """Adopt: a bundle from somebody else's network, quantized, held against itself in float, calibrated and judged on its user's films.
 
-Nothing is trained. What the films do not carry is left out: a finding needs `POSITIVES`, a lower bound of its AUROC of `LOWER`, and
-`WITHIN` inside the commonest view. Where eight bits do not agree with float, the network stays in float.
+Nothing is trained. What the films do not carry (`evidence.py`) is left out. Where eight bits do not agree, the network stays in
+float.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,12 @@ from models import platt, statistics
 from models.backends.onnx import OnnxRuntime
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import OUTPUTS, Model, golden_films, golden_outputs
-from models.training import gate, network
+from models.training import evidence, gate, network
 from models.training.densenet import LABELS
 from models.training.films import SIZE
 
 Floats = npt.NDArray[np.float64]
 
-POSITIVES, LOWER, WITHIN = 50, 0.70, 0.75
 GAP, AUROC_LOSS, OUTCOMES, MAPS = 0.03, 0.005, 0.99, 0.95
 """What eight bits may change: 99th percentile of a probability, AUROC, share of equal outcomes, correlation of the maps."""
 CALIBRATION_FILMS, FAULTY_FILMS, LEAST = 256, 200, 100
@@ -106,7 +104,7 @@ def adopt(
     tell("int8")
     small = _run(eight, pictures)
     findings: list[Finding] = []
-    evidence: dict[str, Any] = {}
+    proven: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     agreement = {"maps": _maps(full["maps"], small["maps"])}
     for named in about.findings:
@@ -115,11 +113,12 @@ def adopt(
             raise ValueError(f"finding {named.key}: output {named.output}, the network has {labels}")
         rows = _of(named, about, films)
         truth = np.array([films[row].labels[named.key] for row in rows], bool)
-        judged = _judged(full["logits"][rows, number], truth, [films[row] for row in rows])
+        patients, views = [films[row].patient for row in rows], [films[row].view for row in rows]
+        judged = evidence.judge(full["logits"][rows, number], truth, patients, views)
         if isinstance(judged, str):
             left_out[named.key] = judged
             continue
-        evidence[named.key] = judged
+        proven[named.key] = judged
         finding = _finding(named, number, full["logits"][rows, number].astype(float), truth)
         findings.append(finding)
         agreement |= _agreement(finding, full["logits"][rows, number], small["logits"][rows, number], truth)
@@ -143,14 +142,14 @@ def adopt(
     np.savez_compressed(out / "golden.npz", films=golden, probabilities=golden_outputs(Model(load(out)), golden))
     found = Adopted(manifest, left_out, agreement, quantized)
     told = {
-        "evidence": evidence,
+        "evidence": proven,
         "left_out": left_out,
         "agreement": agreement,
         "quantized": quantized,
         "films": len(films),
     }
     (out / "evaluation.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (out / "card.md").write_text(_card(found, evidence, len(films)), encoding="utf-8")
+    (out / "card.md").write_text(_card(found, proven, len(films)), encoding="utf-8")
     write(manifest, out, ("model.onnx", "gate.npz", "golden.npz", "evaluation.json", "card.md"))
     Model(load(out)).self_test()
     return found
@@ -210,31 +209,6 @@ def _of(named: Named, about: About, films: Sequence[Read]) -> list[int]:
         row for row, film in enumerate(films)
         if named.key in film.labels and film.age is not None and domain.age_min <= film.age < domain.age_max
     ]  # fmt: skip
-
-
-def _judged(
-    logits: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_], films: Sequence[Read]
-) -> dict[str, Any] | str:
-    """The evidence of a finding, or why it is not enough."""
-    if int(truth.sum()) < POSITIVES or truth.all():
-        return f"{int(truth.sum())} films with it and {int((~truth).sum())} without; at least {POSITIVES} with it are needed"
-    patients = [film.patient for film in films]
-    scores = logits.astype(float)
-    whole = statistics.estimate(statistics.auroc(scores, truth), patients, SEED)
-    if not whole.low >= LOWER:
-        return f"AUROC {whole.value:.3f}, its lower bound {whole.low:.3f} is below {LOWER}"
-    view = Counter(film.view for film in films).most_common(1)[0][0]
-    inside = np.array([film.view == view for film in films])
-    within = statistics.auroc(scores[inside], truth[inside])(np.ones(int(inside.sum())))
-    if not within >= WITHIN:
-        return f"within the view {view or 'unknown'} its AUROC is {within:.3f}, below {WITHIN}"
-    return {
-        "auroc": asdict(whole),
-        "view": view,
-        "within": within,
-        "with": int(truth.sum()),
-        "without": int((~truth).sum()),
-    }
 
 
 def _finding(named: Named, number: int, logits: Floats, truth: npt.NDArray[np.bool_]) -> Finding:
@@ -310,7 +284,7 @@ def _gate(
     )
 
 
-def _card(found: Adopted, evidence: Mapping[str, Any], films: int) -> str:
+def _card(found: Adopted, proven: Mapping[str, Any], films: int) -> str:
     manifest = found.manifest
     lines = [
         f"# {manifest.title}",
@@ -327,7 +301,7 @@ def _card(found: Adopted, evidence: Mapping[str, Any], films: int) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for finding in manifest.findings:
-        one = evidence[finding.key]
+        one = proven[finding.key]
         area = one["auroc"]
         lines.append(
             f"| {finding.label} | {finding.scheme} {finding.code} | {finding.domain} | {one['with']} / {one['without']} |"

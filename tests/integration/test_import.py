@@ -26,7 +26,7 @@ from models import phantom
 from models.backends.onnx import OnnxRuntime
 from models.bundle import load
 from models.prepare import prepare
-from models.training import adopt, checkpoint, densenet, gate
+from models.training import adopt, checkpoint, densenet, evidence, gate
 from tests import bundles
 
 FILMS = 104
@@ -268,8 +268,8 @@ def test_a_checkpoint_becomes_a_bundle(
     read = checkpoint.tensors(path)
     assert read.keys() == tensors.keys() and all(np.array_equal(read[name], tensors[name]) for name in read)
     onnx.save(densenet.network(read), str(tmp_path / "float.onnx"))
-    for name, value in {"LEAST": 24, "POSITIVES": 10}.items():
-        monkeypatch.setattr(adopt, name, value)
+    monkeypatch.setattr(adopt, "LEAST", 24)
+    monkeypatch.setattr(evidence, "POSITIVES", 10)
     some = pictures[:26]
     data = table(
         tmp_path / "films", some, told_by(tmp_path / "float.onnx", some, densenet.LABELS.index("Lung Opacity"))
