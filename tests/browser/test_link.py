@@ -1,8 +1,12 @@
-"""Over a bad link: a film goes in at the clinic, is read at the hub in one browser, and the read is on the tablet in another."""
+"""Over a bad link: a film goes in at the clinic, is read at the hub in one browser, and the read is on the tablet in another.
+
+Nothing that says who anybody is comes to lie at the hub: not in its database, nor its log, nor its pictures.
+"""
 
 from __future__ import annotations
 
 import base64
+import random
 import time
 from contextlib import closing
 from pathlib import Path
@@ -10,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from edge import box, intake, samples, sending
+from edge import box, intake, sending
 from edge.netem import NEAR, Profile
 from edge.records import Outcome
 from edge.state import results, sync
 from edge.state.store import open_store
 from models import phantom
+from tests import seeds
 from tests.box import until
 from tests.conftest import needs_bad_link
 from tests.screens import wrong
@@ -34,16 +39,28 @@ FILMS = {"routine": "044Y", "child": "004Y", "second": "044Y"}
 """In the order in which they are sent: a phantom of that age is immediate, the others routine."""
 
 
-def send(both: Joined, port: int, folder: Path) -> dict[str, int]:
-    """Send the films while the link is down; gives their numbers once all have an outcome."""
+def send(both: Joined, port: int, folder: Path) -> tuple[dict[str, int], list[seeds.Person]]:
+    """Send the films while the link is down; gives their numbers once all have an outcome, and who is on them."""
+    people = []
     for seed, (name, age) in enumerate(FILMS.items()):
+        draw = random.Random(seed)
+        people.append(seeds.person(draw, list(seeds.SCRIPTS)[seed]))
+        film = seeds.film(people[-1], phantom.chest(20 + seed, (1250, 1000)), draw)
+        film.PatientAge = age
         path = folder / f"{name}.dcm"
-        film = samples.film(phantom.chest(20 + seed, (1250, 1000)), f"Link^{name.title()}", age, "F")
         film.save_as(path, enforce_file_format=True)
         sending.send("127.0.0.1", port, both.config.intake.ae_title, path)
     with closing(open_store(Path(both.config.state))) as store:
         until(lambda: sum(film.decision is not None for film in results.films(store)) == len(FILMS), "all are assessed")
-        return {film.header.PatientName.split("^")[1].lower(): film.arrival.id for film in results.films(store)}
+        numbers = sorted(film.arrival.id for film in results.films(store))
+    return dict(zip(FILMS, numbers, strict=True)), people
+
+
+def leaks(folder: Path, people: list[seeds.Person]) -> dict[str, set[str]]:
+    """By file, what says who somebody is in all that lies in a folder, raw as it is on the disk."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    found = {path.name: set().union(*(seeds.hunt(path.read_bytes(), who) for who in people)) for path in files}
+    return {name: some for name, some in found.items() if some}
 
 
 def sign_in_at_hub(page: Any, both: Joined) -> None:
@@ -67,7 +84,7 @@ def test_a_film_is_read_far_away_and_the_read_comes_back(browser: Any, tmp_path:
             box.courier(both.config, both.link.command(NEAR)),
         ):
             both.link.cut()
-            numbers = send(both, dicom, tmp_path)
+            numbers, people = send(both, dicom, tmp_path)
             tablet = browser.new_context(ignore_https_errors=True, has_touch=True).new_page()
             tablet.goto(shown.split()[1])
             tablet.fill("#typed", "Lead")
@@ -120,3 +137,5 @@ def test_a_film_is_read_far_away_and_the_read_comes_back(browser: Any, tmp_path:
 
             until(receipt, "the hub knows that the read was seen")
             assert both.link.count()[0].lost > 0, "the link was bad"
+            assert leaks(tmp_path / "box", people) != {}, "the hunt finds people where they are"
+            assert leaks(tmp_path / "hub", people) == {}
