@@ -26,7 +26,7 @@ from typing import IO, Any
 import click
 
 from edge.cards import Lane
-from edge.errors import Misconfigured
+from edge.errors import Misconfigured, Transient
 from edge.netem import FAR, HOSTILE, NEAR, TWO_G, Link, Profile
 
 PROFILES = {"10 % loss": TWO_G, "30 % loss": HOSTILE}
@@ -49,7 +49,7 @@ EVERY_SECONDS = 23.0
 """So often a result is urgent: this falls on every moment of the link's 65 seconds."""
 BACKLOG = 25
 """Films of 4 MB."""
-READY_SECONDS = 8.0
+PATIENCE_SECONDS = 120.0
 """So long the servers have to start."""
 
 
@@ -67,12 +67,15 @@ class Run:
     """By name, when an item was whole at the far end, on the machine's monotonic clock."""
     kept: int = 0
     """Bytes that need not be sent again."""
+    ready: threading.Event = field(default_factory=threading.Event)
+    """The far end can be reached."""
 
     def hear(self, lines: IO[str]) -> None:
         """Take down what the far end says."""
         for line in lines:
             said = json.loads(line)
             self.kept = said["kept"]
+            self.ready.set()
             for name in said["names"]:
                 self.arrived[name] = said["at"]
 
@@ -108,10 +111,15 @@ def measured(name: str, profile: Profile, ways: Sequence[str]) -> dict[str, Any]
             if way == OURS:
                 subprocess.run([*part("prepare"), str(one.folder)], check=True)
             runs.append(one)
-        begin = time.monotonic() + READY_SECONDS
         for one in runs:
-            start(one, begin, stack)
-        with click.progressbar(length=int(READY_SECONDS + SECONDS), label=f"{name:<10}", file=sys.stderr) as bar:
+            serve(one, stack)
+        for one in runs:
+            if not one.ready.wait(PATIENCE_SECONDS):
+                raise Transient(f"{one.way}: its server does not start. See {one.folder / 'log'}")
+        begin = time.monotonic()
+        for one in runs:
+            send(one, begin, stack)
+        with click.progressbar(length=int(SECONDS), label=f"{name:<10}", file=sys.stderr) as bar:
             while (left := begin + SECONDS - time.monotonic()) > 0:
                 time.sleep(min(1.0, left))
                 bar.update(1)
@@ -136,21 +144,33 @@ def day(number: int) -> list[dict[str, Any]]:
     return plan
 
 
-def start(one: Run, begin: float, stack: ExitStack) -> None:
-    """Start a link and both of its ends; `stack` ends them."""
-    one.begin = begin
+def serve(one: Run, stack: ExitStack) -> None:
+    """Start a link and what is at its far end; `stack` ends them."""
     stack.enter_context(one.link)
-    server, client = PARTS[one.way]
-    log = stack.enter_context((one.folder / "log").open("w", encoding="utf-8"))
     far = subprocess.Popen(
-        one.link.command(FAR, *part(server), str(one.folder), str(begin)), stdout=subprocess.PIPE, stderr=log, text=True
+        one.link.command(FAR, *part(PARTS[one.way][0]), str(one.folder)),
+        stdout=subprocess.PIPE,
+        stderr=log(one, stack),
+        text=True,
     )
+    stack.callback(far.wait)
+    stack.callback(far.terminate)
     assert far.stdout is not None
     threading.Thread(target=one.hear, args=(far.stdout,), daemon=True).start()
-    near = subprocess.Popen(one.link.command(NEAR, *part(client), str(one.folder), str(begin)), stderr=log)
-    for process in (far, near):
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
+
+
+def send(one: Run, begin: float, stack: ExitStack) -> None:
+    """Start what is at the near end of a link; `stack` ends it."""
+    one.begin = begin
+    command = one.link.command(NEAR, *part(PARTS[one.way][1]), str(one.folder), str(begin))
+    near = subprocess.Popen(command, stderr=log(one, stack))
+    stack.callback(near.wait)
+    stack.callback(near.terminate)
+
+
+def log(one: Run, stack: ExitStack) -> IO[str]:
+    """Where both ends of a link write what goes wrong."""
+    return stack.enter_context((one.folder / "log").open("a", encoding="utf-8"))
 
 
 def part(name: str) -> list[str]:

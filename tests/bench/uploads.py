@@ -31,6 +31,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from edge import cards, config, link
+from edge.box import wait_for_port
 from edge.netem import ADDRESSES, FAR
 from edge.records import Sha256
 from edge.state import arrivals, sync
@@ -339,9 +340,13 @@ def prepare(folder: Path) -> None:
 
 
 def told(look: Callable[[], tuple[set[str], int]]) -> None:
-    """Say what has arrived whole since the last time and how many bytes are kept, until this process is ended."""
+    """Say what has arrived whole since the last time and how many bytes are kept, until this process is ended.
+
+    The first line is said once the server can be reached.
+    """
+    wait_for_port(PORT)
     arrived: set[str] = set()
-    before = 0
+    before = -1
     while True:
         whole, kept = look()
         if whole - arrived or kept != before:

@@ -283,6 +283,7 @@ class World:
             shutil.rmtree(to / "objects")
             shutil.copytree(self.places[side] / "objects", to / "objects")
         self.restored.add(side)
+        self.late.clear()  # to put a backup back takes longer than any packet lives
         self._move(side, to)
 
     # --- the air
