@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edge.errors import Tampered
 from edge.state import acceptances, audit, installed
 from edge.state.store import now, open_store, transaction
 from edge.worker import Worker as Process
-from edge.worker import open_reader
+from edge.worker import _work, open_reader
 from models.bundle import SHIPPED, load
 from tests import bundles
 
@@ -195,3 +196,22 @@ def test_a_running_worker_follows_and_the_box_is_in_shadow_mode_again(box: Confi
         models(box, "rollback")
         process.follow()
         assert acceptances.accepted(store) == process.reader.device_uid, "what was accepted here is accepted still"
+
+
+def test_films_that_wait_are_judged_by_the_new_model(
+    box: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundles.copied(tmp_path / "new", newer)
+    stop, judged_by = threading.Event(), []
+    with closing(open_store(Path(box.state))) as store:
+        process = Process(box, store)
+        models(box, "activate", str(bundle))
+
+        def step() -> bool:
+            judged_by.append(process.reader.name)
+            stop.set()
+            return True
+
+        monkeypatch.setattr(process, "step", step)
+        _work(process, stop)
+    assert judged_by == ["cxr-lite0 9.0.1"]
