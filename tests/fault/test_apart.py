@@ -17,7 +17,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.fault.apart import BOX, HUB, Weather, World, day
+from edge import stick
+from edge.state import sync
+from tests.fault.apart import BOX, HUB, PROGRAMME, SITE, Weather, World, day
+from web.hub import stick as hub_stick
 
 SIDES = st.sampled_from([BOX, HUB])
 OFTEN = st.sampled_from([0.0, 0.1, 0.3])
@@ -34,6 +37,42 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_day(tmp_path: Path, seed: int) -> None:
     assert day(tmp_path, seed).ever, "nothing happened"
+
+
+@pytest.mark.parametrize("database_only", [None, False, True])
+def test_a_day_by_stick_alone(tmp_path: Path, database_only: bool | None) -> None:
+    """No network: every stick is taken in twice at either end, and in one day the hub is restored between two of them."""
+    with World(tmp_path / "world", random.Random(1)) as world:
+        config = world.link.config
+        carried = 0
+
+        def there_and_back() -> None:
+            nonlocal carried
+            to, back = tmp_path / f"to{carried}", tmp_path / f"back{carried}.outpost"
+            carried += 1
+            to.mkdir()
+            written = stick.export(config, to, world.at)
+            for _ in range(2):
+                hub_stick.take(world.hub, written.path)
+            hub_stick.give(world.hub, PROGRAMME, SITE, back)
+            for _ in range(2):
+                stick.take(config, back, world.at)
+
+        for size in (700, 70_000, 300_000):
+            world.film(size == 700, size)
+            world.say()
+        world.back_up(HUB)
+        there_and_back()
+        assert sync.waiting(world.store) == 0, "what one stick brought and another acknowledged has arrived"
+        for _ in range(4):
+            world.answer()
+        if database_only is not None:
+            world.restore(HUB, database_only)
+        world.assess_again()
+        for _ in range(4):
+            there_and_back()
+        world.check()
+        assert world.read == 0, "nothing went over the network"
 
 
 class Apart(RuleBasedStateMachine):
