@@ -213,5 +213,5 @@ def test_films_that_wait_are_judged_by_the_new_model(
             return True
 
         monkeypatch.setattr(process, "step", step)
-        _work(process, stop)
+        _work(process, stop, lambda: None)
     assert judged_by == ["cxr-lite0 9.0.1"]
