@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,13 @@ def test_the_units_of_a_slot_take_a_film_and_show_its_outcome(image: Path, tmp_p
         assert hashes and all(one.startswith(("!", "*")) for one in hashes)  # nobody can sign in
     finally:
         box.stop()
+
+
+def test_the_model_passes_its_self_test_on_a_processor_without_vnni() -> None:
+    """Most PCs made before 2021; QEMU's emulated processor has AVX2 and no VNNI."""
+    script = "from models.model import Model; from models.bundle import SHIPPED, load; Model(load(SHIPPED)).self_test()"
+    command = [peer("qemu-x86_64-static", "qemu-user-static"), "-cpu", "max", sys.executable, "-c", script]
+    subprocess.run(command, cwd=recipe.ROOT, check=True, timeout=SECONDS)
 
 
 def variables(disk: Path) -> dict[str, str]:
