@@ -255,8 +255,9 @@ class Link:
         offset = reply.headers.get("upload-offset", "")
         if reply.status in (200, 204, 409) and offset.isdigit():
             with transaction(self.store):
-                if (kept := reply.headers.get("outpost-kept", "")).isdigit():
-                    sync.has_kept(self.store, int(kept))
+                for kept in reply.headers.get("outpost-kept", "").split():  # before these bytes, and with them
+                    if kept.isdigit():
+                        sync.has_kept(self.store, int(kept))
                 sync.arrived(self.store, part.sha256, int(offset))
             if reply.status == 409 or int(offset) > part.offset:
                 return Receipt()

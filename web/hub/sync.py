@@ -150,6 +150,8 @@ def append(sha256: str) -> flask.typing.ResponseReturnValue:
     hub, at, size = here.hub(), _number("Upload-Offset"), _number("Upload-Length", needed=False)
     assert at is not None
     device = _device(parcel.request("PATCH", request.path, at))
+    with hub.store.reading(device.programme) as db:
+        before = sites.kept(db, device.site)
     try:
         took, have = objects.append(hub, device, sha256, at, size, request.environ["wsgi.input"].read)
     except (
@@ -165,7 +167,7 @@ def append(sha256: str) -> flask.typing.ResponseReturnValue:
     }[took]
     answer = _said(status, sentence)
     with hub.store.reading(device.programme) as db:
-        answer.headers["Outpost-Kept"] = str(sites.kept(db, device.site))
+        answer.headers["Outpost-Kept"] = f"{before} {sites.kept(db, device.site)}"
     answer.headers["Upload-Offset"] = str(have)
     return answer
 
