@@ -48,6 +48,7 @@ SAYS: dict[Event, str] = {
     Event.LOCKED_OUT: N_("Was locked out for a time"),
     Event.ACCOUNT_CHANGED: N_("Made or changed an account"),
     Event.CONFIGURED: N_("The settings changed"),
+    Event.ENROLLED: N_("Joined the box to a hub"),
     Event.MODEL_CHANGED: N_("Another AI model is in use"),
     Event.CALIBRATION_PROPOSED: N_("Proposed a calibration of the AI from the films read here"),
     Event.ACCEPTED: N_("Accepted the AI model for this site"),
