@@ -237,7 +237,7 @@ def _ris() -> list[Line]:
     last = []
     if asked.answered_at is not None:
         last.append(
-            ngettext("At %(moment)s it named %(num)d order.", "At %(moment)s it named %(num)d orders.", asked.orders)
+            ngettext("At %(moment)s it named %(num)s order.", "At %(moment)s it named %(num)s orders.", asked.orders)
             % {"num": phrases.number(asked.orders), "moment": phrases.clock(asked.answered_at)}
         )
     if asked.trouble is None:

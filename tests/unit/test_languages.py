@@ -54,6 +54,14 @@ def test_numbers_and_dates_are_those_of_cldr(speaking: Any, code: str) -> None:
         assert language.percent == pattern
 
 
+@pytest.mark.parametrize("code", [code for code in languages.LANGUAGES if code != "en"])
+def test_no_text_takes_a_number_that_is_not_written_yet(code: str) -> None:
+    catalogue = (ROOT / "web" / "translations" / code / "LC_MESSAGES" / "outpost.po").read_text(encoding="utf-8")
+    assert re.findall(r"%\(\w+\)[dif]", catalogue) == [], (
+        "numbers come from phrases.number, in the language's own digits"
+    )
+
+
 def test_arabic_is_written_in_its_own_digits(speaking: Any) -> None:
     speaking("ar")
     assert phrases.number(1234) == "١٬٢٣٤"

@@ -121,9 +121,9 @@ def _clinic(contact: Contact, days: list[Packet], named: bool) -> Row:
 
 
 def _unit(unit: tuple[str, str], days: list[Packet], clinics: int, named: bool) -> Row:
-    title = ngettext("X-ray unit %(unit)s, at %(num)d clinic", "X-ray unit %(unit)s, at %(num)d clinics", clinics) % {
+    title = ngettext("X-ray unit %(unit)s, at %(num)s clinic", "X-ray unit %(unit)s, at %(num)s clinics", clinics) % {
         "unit": unit[1],
-        "num": clinics,
+        "num": phrases.number(clinics),
     }
     picture = pooling.picture(days)
     return _changed(title, days, picture) if named else _quiet(title, days, picture)
