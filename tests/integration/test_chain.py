@@ -208,10 +208,10 @@ def _change_the_model(site: Site) -> None:
 def _change_the_detector(site: Site) -> None:
     worker = Worker(site.config, site.store)
     site.live(worker, 0, USUAL)
-    surveillance.look(site.store, worker.reader.device_uid, _morning(USUAL))
+    surveillance.look(site.store, site.config, worker.reader.device_uid, _morning(USUAL))
     assert "Nothing has moved" in site.outpost("drift", "status")
     site.live(worker, USUAL, SINCE, another_detector)
-    surveillance.look(site.store, worker.reader.device_uid, _morning(USUAL + SINCE))
+    surveillance.look(site.store, site.config, worker.reader.device_uid, _morning(USUAL + SINCE))
     found = surveillance.current(site.store)
     assert found is not None and found.alarm is not None
     assert found.alarm.cause is Cause.DETECTOR

@@ -155,7 +155,7 @@ def test_the_demo_needs_no_network() -> None:
 def test_check_says_what_works_and_what_to_do(tmp_path: Path) -> None:
     box = Box(tmp_path)
     shown = outpost("--config", str(box.file), "check").stdout
-    assert shown.count("✔") == 11 and "shadow mode" in shown
+    assert shown.count("✔") == 12 and "shadow mode" in shown
     settings.save(msgspec.structs.replace(box.config, worker=Worker(bundle=str(tmp_path / "none"))), box.file)
     shown = outpost("--config", str(box.file), "check", status=1).stdout
     assert "✘ model" in shown and "worker.bundle" in shown
