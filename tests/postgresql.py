@@ -69,7 +69,8 @@ def postgresql() -> Iterator[Postgresql]:
     if not BINARIES:
         missing = "PostgreSQL is missing: apt-get install postgresql"
         pytest.fail(missing) if CI else pytest.skip(missing)
-    folder = Path(tempfile.mkdtemp(prefix="outpost-pg-"))  # a socket's path must be short
+    # a socket's path must be short, and intake in a thread of the tests has made tempfile's own folder that of its box
+    folder = Path(tempfile.mkdtemp(prefix="outpost-pg-", dir="/tmp"))
     if os.getuid() == 0:
         os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
     server = Postgresql(folder)
