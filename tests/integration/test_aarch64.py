@@ -42,8 +42,8 @@ def board() -> Path:
 
 def on(board: Path, *arguments: str) -> str:
     environment = {"PYTHONPATH": f"{board / 'site'}:{ROOT}", "OMP_NUM_THREADS": "1", "HOME": "/tmp"}
-    python = [str(board / "root/usr/bin/python3.11"), "-W", "ignore"]
-    command = ["qemu-aarch64-static", "-L", str(board / "root"), "-cpu", "cortex-a72", *python, *arguments]
+    python = [str(board / "debian/usr/bin/python3.11"), "-W", "ignore"]
+    command = ["qemu-aarch64-static", "-L", str(board / "debian"), "-cpu", "cortex-a72", *python, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
