@@ -1,6 +1,6 @@
 """`outpost demo --hub`: a clinic's box and a hub with a bad link between them, on one machine.
 
-Films are sent to the box; their results reach the hub in order of urgency, each with the first bytes of its film; one is
+Films are sent to the box; what is urgent reaches the hub first, each result with the first bytes of its film; one is
 read there, and the read comes back to the tablet. What happens is said as it happens; then clinic and hub stay open, for people
 to go on.
 """
