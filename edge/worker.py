@@ -6,23 +6,17 @@ not popped: the next worker tries again, and after three attempts the film ends 
 
 from __future__ import annotations
 
-import io
 import logging
 import resource
 import sqlite3
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
 from pydicom import Dataset
 
 from edge import acceptance, authorities, memory, ordering, outside, passport, phantom, surveillance
@@ -45,7 +39,7 @@ from edge.records import (
     StoredFile,
     Withheld,
 )
-from edge.stages import codestream, decide, decode, gate, header, match
+from edge.stages import codestream, decide, decode, gate, header, match, png
 from edge.stages.deidentify import telling
 from edge.state import arrivals, audit, installed, notices, orders, outbox, phantoms, queue, results, scores
 from edge.state.objects import Objects
@@ -60,9 +54,6 @@ from models.model import Model, Probability
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-PREVIEW_SIDE = 1024
-PNG, UP, STRIPE = b"\x89PNG\r\n\x1a\n", 2, 256
-"""How a PNG begins, its filter by the line above (RFC 2083 6.4), and lines at a time, so that a large film is held once."""
 RETRY_DELAY = timedelta(seconds=2)
 NO_PICTURE = Withheld(Concern.UNREADABLE)
 TEST_SECONDS = 60.0
@@ -198,7 +189,7 @@ def assess(path: Path, reader: Reader, supplied_age: float | None = None, order:
     # the map is of the finding that the outcome comes from: the one furthest along its own thresholds
     leading = decide.leading(findings)
     assert leading is not None
-    saliency = _map_png(model.saliency(scores, leading.finding))
+    saliency = png.heat_map(model.saliency(scores, leading.finding))
     lap("decide")
     return Assessment(said, decision, saliency, lap.milliseconds, signals, model.logit(scores, leading.finding))
 
@@ -279,8 +270,8 @@ class Worker:
                 if queue.finish(self.store, job):
                     outside.tell_withheld(self.store, self.config, job.arrival_id, NO_PICTURE, now())
             return
-        rendition = self.objects.put(_film(film.values)).sha256
-        preview = self.objects.put(_preview(film)).sha256
+        rendition = self.objects.put(png.film(film.values)).sha256
+        preview = self.objects.put(png.preview(film)).sha256
         leaves = self._leaves(parsed, film)
         with transaction(self.store):
             if queue.finish(self.store, job):
@@ -410,56 +401,6 @@ class Worker:
 def _has_picture(decision: Decision) -> bool:
     without = {Reason.NOT_DICOM, Reason.DAMAGED, Reason.NO_PIXELS, Reason.ENCODING_UNSUPPORTED, Reason.TOO_LARGE}
     return decision.refusal is not None and decision.refusal.reason not in without
-
-
-def _film(values: npt.NDArray[np.uint16]) -> bytes:
-    """The film as a 16-bit gray PNG (RFC 2083) that a tablet undoes while it comes: one chunk, each line less the one above.
-
-    Only runs are looked for: the noise of a film has no other repeats, and to search for them takes most of the time.
-    """
-    rows, columns = values.shape
-    packed, parts = zlib.compressobj(1, strategy=zlib.Z_RLE), []
-    above = np.zeros(2 * columns, np.uint8)
-    for start in range(0, rows, STRIPE):
-        plain = values[start : start + STRIPE].astype(">u2").view(np.uint8)
-        lines = np.full((len(plain), 1 + 2 * columns), UP, np.uint8)
-        lines[:, 1:] = np.diff(plain, axis=0, prepend=above[None])
-        parts.append(packed.compress(lines.data))
-        above = plain[-1]
-    data = b"".join([*parts, packed.flush()])
-    head = struct.pack(">IIBBBBB", columns, rows, 16, 0, 0, 0, 0)
-    return PNG + b"".join(_chunk(name, said) for name, said in ((b"IHDR", head), (b"IDAT", data), (b"IEND", b"")))
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
-
-
-def _png(values: npt.NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _preview(film: Rendition) -> bytes:
-    """The film in its own first window, small: for the first glance, for paper, and for browsers without scripts."""
-    center, width = film.display.windows[0]
-    table = np.clip((np.arange(65536) - center) / width + 0.5, 0, 1)
-    shown = np.rint(table * 255).astype(np.uint8)[film.values]
-    with Image.fromarray(shown) as picture:
-        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BOX)
-        return _png(np.asarray(picture))
-
-
-def _map_png(saliency: npt.NDArray[np.float32]) -> bytes:
-    """The map as a tiny transparent picture; the browser stretches it smoothly over the film."""
-    rgba = np.zeros((*saliency.shape, 4), np.uint8)
-    rgba[..., 0] = 255
-    rgba[..., 1] = np.rint(200 * (1 - saliency))
-    rgba[..., 3] = np.rint(200 * np.clip(saliency, 0, 1))
-    file = io.BytesIO()
-    Image.fromarray(rgba, "RGBA").save(file, "PNG")
-    return file.getvalue()
 
 
 def run(

@@ -17,7 +17,7 @@ import numpy as np
 from flask import Flask
 from PIL import Image
 
-from edge import cards, setup, surveillance, trial, words, worker
+from edge import cards, setup, surveillance, trial, words
 from edge.config import Config
 from edge.records import (
     Assessment,
@@ -34,6 +34,7 @@ from edge.records import (
     Unit,
     Urgency,
 )
+from edge.stages.png import film as film_png
 from edge.state import acceptances, arrivals, drift, notices, orders, queue, reads, results, sync
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
@@ -171,7 +172,7 @@ def decide(
 def pictures(seed: int) -> tuple[bytes, bytes]:
     """A film at its 16 bits, and its preview."""
     gray = np.clip(phantom.chest(seed, (720, 600), opacity=seed % 2 == 0), 0, 1)
-    return worker._film(np.rint(gray * 65535).astype(np.uint16)), png(np.rint(gray * 255).astype(np.uint8))
+    return film_png(np.rint(gray * 65535).astype(np.uint16)), png(np.rint(gray * 255).astype(np.uint8))
 
 
 def heat() -> bytes:

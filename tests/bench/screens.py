@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from edge import worker
 from edge.config import Config
 from edge.records import Assessment, Decision, Display, Finding, Header, Outcome, Reason, Refusal, Rendition, Urgency
+from edge.stages import png
 from edge.state import acceptances, arrivals, queue, results
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
@@ -72,7 +72,7 @@ def put_film(config: Config, rows: int, columns: int) -> int:
         results.add(
             store, number, 1, Assessment(Header(PatientName="BIG^Film", age_years=34.0), decision, None, {}), now()
         )
-        pictures = objects.put(worker._film(values)).sha256, objects.put(worker._preview(film)).sha256
+        pictures = objects.put(png.film(values)).sha256, objects.put(png.preview(film)).sha256
         results.add_rendition(store, number, *pictures, film.display)
     return number
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge import worker
 from edge.records import Display, Rendition
+from edge.stages import png
 from edge.state import audit, results
 from edge.state.objects import Objects
 from edge.state.store import transaction
@@ -45,11 +45,11 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     prior = filled.film(Outcome.ROUTINE)
     earlier = Rendition(values()[::-1, :-1].copy(), film.display)  # an odd number of columns
     with transaction(filled.store):
-        pictures = objects.put(worker._film(earlier.values)).sha256, objects.put(worker._preview(earlier)).sha256
+        pictures = objects.put(png.film(earlier.values)).sha256, objects.put(png.preview(earlier)).sha256
         results.add_rendition(filled.store, prior, *pictures, film.display)
     number = filled.film(Outcome.SOON)
     with transaction(filled.store):
-        pictures = objects.put(worker._film(film.values)).sha256, objects.put(worker._preview(film)).sha256
+        pictures = objects.put(png.film(film.values)).sha256, objects.put(png.preview(film)).sha256
         results.add_rendition(filled.store, number, *pictures, film.display)
         heat = io.BytesIO()
         Image.fromarray(np.full((7, 7, 4), (255, 0, 0, 255), np.uint8)).save(heat, "PNG")
@@ -219,7 +219,7 @@ def test_a_side_is_marked_and_sliders_move_by_keyboard(browser: Any, box: Any) -
 def test_a_film_of_100_megabytes_is_shown_with_every_gray(browser: Any, box: Any) -> None:
     """All of it; and of a picture that is cut off the preview, which says so."""
     grays = (np.add.outer(np.arange(LARGE), np.arange(LARGE)) * 4).astype(np.uint16)
-    picture, cut = worker._film(grays), worker._film(values())[:-999]
+    picture, cut = png.film(grays), png.film(values())[:-999]
     context = browser.new_context(service_workers="block", ignore_https_errors=True)
     context.add_cookies(box.cookies)
     for sent, then in ((picture, ".viewer.ready"), (cut, ".viewer.failed")):
