@@ -137,7 +137,7 @@ def evaluate(ctx: click.Context, bundle: Path, data: Path, out: Path | None, as_
     like patient, age (in years), sex, view and source. Films are DICOM, JPEG or PNG.
     """
     from edge import evaluation, evaluation_page
-    from edge.worker import Reader
+    from edge.reader import Reader
 
     loaded = _loaded(bundle)
     cases, unused, wrong = evaluation.parse(

@@ -89,7 +89,7 @@ def people(config: Config) -> str:
 
 def model(config: Config) -> str:
     """The model is what its manifest says and computes what it shall on this device."""
-    from edge.worker import open_reader
+    from edge.reader import open_reader
 
     with closing(open_store(Path(config.state))) as store:
         reader = open_reader(config, store)

@@ -24,10 +24,10 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian,
 
 from edge import worker
 from edge.errors import Unreadable
+from edge.reader import Reader
 from edge.records import Decision, Header, Reason, Refusal
 from edge.stages import decide, header
 from edge.validity.accuracy import AGE_BANDS
-from edge.worker import Reader
 from models import statistics
 from models.bundle import Finding, Manifest
 from models.statistics import Estimate

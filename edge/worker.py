@@ -19,16 +19,16 @@ from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
 
-from edge import acceptance, authorities, memory, ordering, outside, passport, phantom, surveillance
+from edge import acceptance, memory, ordering, outside, passport, phantom, surveillance
 from edge import config as settings
 from edge.box import orphaned
 from edge.config import Config
-from edge.errors import Misconfigured, Tampered
+from edge.errors import Tampered
+from edge.reader import Reader, open_reader, settle
 from edge.records import (
     Assessment,
     Concern,
     Decision,
-    Finding,
     Header,
     Job,
     Order,
@@ -41,15 +41,9 @@ from edge.records import (
 )
 from edge.stages import codestream, decide, decode, gate, header, match, png
 from edge.stages.deidentify import telling
-from edge.state import arrivals, audit, installed, notices, orders, outbox, phantoms, queue, results, scores
+from edge.state import arrivals, audit, notices, orders, outbox, phantoms, queue, results, scores
 from edge.state.objects import Objects
 from edge.state.store import changes, now, open_store, transaction
-from edge.validity.calibration import Calibration
-from models import runtimes
-from models.backends import BACKENDS
-from models.bundle import Bundle, Mismatch
-from models.bundle import load as load_bundle
-from models.model import Model, Probability
 
 log = logging.getLogger(__name__)
 
@@ -58,85 +52,6 @@ RETRY_DELAY = timedelta(seconds=2)
 NO_PICTURE = Withheld(Concern.UNREADABLE)
 TEST_SECONDS = 60.0
 """So often it is asked whether the daily test is due."""
-
-
-class Reader:
-    """The model as this box uses it: at one operating point, under one device UID."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        operating_point: str,
-        threads: int,
-        calibration: Calibration | None = None,
-        runtime: str = "",
-    ) -> None:
-        self.model = Model(bundle, threads, runtime)
-        self.name = f"{bundle.manifest.id} {bundle.manifest.version}"
-        self.operating_point = operating_point
-        self.calibration = calibration
-        """This site's own; None where the bundle's stands."""
-        self.device_uid = passport.device_uid(bundle, operating_point, passport.digest(calibration))
-        self._points = {finding.key: finding.operating_points for finding in bundle.manifest.findings}
-
-    def finding(self, probability: Probability) -> Finding:
-        """A probability, as this site has calibrated it, together with the thresholds it is held against."""
-        point = self._points[probability.finding][self.operating_point]
-        ours = None if self.calibration is None else self.calibration.apply(probability.finding, probability.value)
-        value, low, high = (probability.value, probability.low, probability.high) if ours is None else ours
-        return Finding(
-            finding=probability.finding,
-            label=probability.label,
-            scheme=probability.scheme,
-            code=probability.code,
-            probability=value,
-            low=low,
-            high=high,
-            operating_point=self.operating_point,
-            soon=point.soon,
-            immediate=point.immediate,
-            as_shipped=None if ours is None else probability.value,
-        )
-
-
-def open_reader(config: Config, store: sqlite3.Connection | None = None) -> Reader:
-    """Load and self-test the configured model, at the operating point and with the calibration that this site has accepted.
-
-    Raises `Tampered` when it is not what its manifest says, nobody known has signed it, or it does not compute what it shall on
-    this very device.
-    """
-    path = passport.folder(config)
-    try:
-        bundle = load_bundle(path)
-        authorities.signer(bundle, config)
-        point, calibration = bundle.manifest.default_operating_point, None
-        if store is not None:
-            point, calibration = passport.in_use(store, bundle)
-        runtime = config.worker.runtime or installed.runtime(Path(config.state), bundle.digest) or ""
-        reader = Reader(bundle, point, config.worker.threads, calibration, runtime)
-        reader.model.self_test()
-    except Mismatch as error:
-        raise Tampered(f"model {path.name}: {error}. Install the model again; films are kept until then.") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise Misconfigured(f"model {path.name}: {error}. Check worker.bundle in the settings.") from error
-    return reader
-
-
-def settle(config: Config) -> None:
-    """Find the fastest runtime that agrees on this device, once for a bundle, and remember it.
-
-    Where no runtime can be used nothing is remembered: the reference is then loaded, and says why it cannot be.
-    """
-    state = Path(config.state)
-    try:
-        bundle = load_bundle(passport.folder(config))
-    except (Mismatch, OSError):
-        return  # `open_reader` says so
-    there = [name for name in bundle.manifest.runtimes if name in BACKENDS and runtimes.installed(name)]
-    if config.worker.runtime or len(there) < 2 or installed.runtime(state, bundle.digest) is not None:
-        return
-    if (chosen := runtimes.fastest(runtimes.tried(bundle, config.worker.threads))) is not None:
-        installed.remember(state, bundle.digest, chosen)
 
 
 def assess(path: Path, reader: Reader, supplied_age: float | None = None, order: Order | None = None) -> Assessment:

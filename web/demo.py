@@ -13,13 +13,13 @@ import click
 from edge import box, intake, pins
 from edge.config import Config, Intake, Web, Worker
 from edge.errors import Misconfigured
+from edge.reader import open_reader
 from edge.records import Film, Role
 from edge.samples import Sample, samples
 from edge.sending import send
 from edge.state import acceptances, accounts, results
 from edge.state.store import now, open_store, transaction
 from edge.triage import table
-from edge.worker import open_reader
 from web.serve import pages
 
 POLL_SECONDS = 0.02

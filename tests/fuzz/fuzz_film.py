@@ -8,7 +8,8 @@ import atheris
 
 with atheris.instrument_imports(include=["edge", "pydicom"]):
     from edge.config import Config
-    from edge.worker import assess, open_reader
+    from edge.reader import open_reader
+    from edge.worker import assess
 
 from tests import mutations
 

@@ -16,10 +16,11 @@ from edge import passport
 from edge.cli import main
 from edge.config import Config, Intake, Worker, save
 from edge.errors import Tampered
+from edge.reader import open_reader
 from edge.state import acceptances, audit, installed
 from edge.state.store import now, open_store, transaction
 from edge.worker import Worker as Process
-from edge.worker import _work, open_reader
+from edge.worker import _work
 from models.bundle import SHIPPED, load
 from tests import bundles
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from edge import evaluation
 from edge.cli import main
+from edge.reader import Reader
 from edge.samples import film
-from edge.worker import Reader
 from models import phantom
 from models.bundle import SHIPPED, load
 

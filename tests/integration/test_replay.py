@@ -21,11 +21,12 @@ import pytest
 from PIL import Image
 
 from edge.config import Config
+from edge.reader import Reader, open_reader
 from edge.samples import film
 from edge.validity import packet, watch
 from edge.validity.packet import Packet, Stratum, Tally
 from edge.validity.verdict import Alarm, Cause
-from edge.worker import Reader, assess, open_reader
+from edge.worker import assess
 from tests.box import ROOT
 
 pytestmark = pytest.mark.needs_data

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from edge import worker
+from edge import reader
 from edge.cli import main
 from edge.config import Config, Intake, Worker, save
 from edge.state import installed
@@ -71,19 +71,19 @@ def test_the_choice_is_made_once_and_remembered(box: Config, monkeypatch: pytest
 
     monkeypatch.setattr(runtimes, "tried", tried)
     with closing(open_store(Path(box.state))) as store:
-        worker.settle(box)
-        worker.settle(box)
+        reader.settle(box)
+        reader.settle(box)
         assert asked == [1]
-        assert worker.open_reader(box, store).model.runtime == "openvino"
+        assert reader.open_reader(box, store).model.runtime == "openvino"
     named = msgspec.structs.replace(box, worker=msgspec.structs.replace(box.worker, runtime="onnx"))
-    assert worker.open_reader(named).model.runtime == "onnx"
+    assert reader.open_reader(named).model.runtime == "onnx"
 
 
 def test_nothing_is_remembered_where_none_can_be_used(box: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         runtimes, "tried", lambda bundle, threads: {"onnx": Tried(why="off"), "openvino": Tried(why="off")}
     )
-    worker.settle(box)
+    reader.settle(box)
     assert installed.runtime(Path(box.state), load(Path(box.worker.bundle)).digest) is None
 
 
@@ -102,7 +102,7 @@ def test_the_list_shows_them(box: Config, tmp_path: Path) -> None:
 def test_a_bundle_that_is_not_made_for_a_runtime_says_so(box: Config) -> None:
     wanted = msgspec.structs.replace(box, worker=msgspec.structs.replace(box.worker, runtime="litert"))
     with pytest.raises(Exception, match="litert: this bundle is not made for it"):
-        worker.open_reader(wanted)
+        reader.open_reader(wanted)
 
 
 def test_the_settings_have_the_three(tmp_path: Path) -> None:

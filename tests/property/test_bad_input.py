@@ -12,8 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.config import Config
+from edge.reader import Reader, open_reader
 from edge.records import Assessment, Outcome
-from edge.worker import Reader, assess, open_reader
+from edge.worker import assess
 from tests import mutations
 
 MOST_BYTES = 400 * 2**20

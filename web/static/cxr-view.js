@@ -9,7 +9,7 @@ const MOVING_MS = 400; // while frames follow each other closer than this they a
 
 /**
  * The pixels of a film's 16-bit gray PNG (RFC 2083), which browsers would cut down to 8 bits; undone while it comes. The box
- * writes it (`edge/worker.py`) in one chunk, each line less the one above.
+ * writes it (`edge/stages/png.py`) in one chunk, each line less the one above.
  */
 async function read16(url) {
   const response = await fetch(url);
