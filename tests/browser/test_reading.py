@@ -117,13 +117,44 @@ def test_films_are_read_by_keyboard_alone(browser: Any, hub: Hub) -> None:
     page.keyboard.press("0")
     page.keyboard.press("1")  # takes the place of what stands alone
     assert page.locator("[name=codes]:checked").evaluate_all("all => all.map(one => one.value)") == ["consolidation"]
+    assert page.locator("[name=outcome]:checked").count() == 0, "what is urgent is not said by what was taken back"
     page.keyboard.press("Enter")
-    page.wait_for_selector("#wrong" if page.locator("#wrong").count() else "#ai .outcome", timeout=60_000)
+    page.wait_for_selector("#wrong")
+    assert "how urgent" in page.inner_text("#wrong")
     page.context.close()
     with hub.held.store.transaction(reading.PROGRAMME) as db:
         gone = drafts.flush(db, hub.held.rules, store.now() + 11)
     said = [(one.finding.outcome, one.finding.codes) for one in gone if one.reader == "Keys"]
     assert said == [("routine", ("normal",)), ("immediate", ("effusion", "heart"))]
+
+
+def test_a_film_that_comes_is_seen_in_an_open_queue_which_keeps_its_focus(browser: Any, hub: Hub) -> None:
+    page = opened(browser, hub)
+    page.context.add_cookies(hub.cookies("Waiting"))
+    page.clock.install()
+    page.goto(hub.url)
+    assert page.evaluate("document.activeElement.id") == "next"
+    before = page.locator("#rows li").count()
+    hub.film(Outcome.ROUTINE, waited=10, stream=reading.stream(1))
+    page.clock.run_for(31_000)
+    page.wait_for_selector(f"#rows li:nth-child({before + 1})")
+    assert page.evaluate("document.activeElement.id") == "next"
+    page.context.close()
+
+
+def test_how_urgent_an_uncertain_film_is_stays_as_it_was_sealed(browser: Any, hub: Hub) -> None:
+    film = hub.film(Outcome.IMMEDIATE, waited=500_000, stream=reading.stream(1))
+    page = opened(browser, hub, "Unsure")
+    page.keyboard.press("n")
+    page.wait_for_url(f"**/read/{hub.task(film)}")
+    for key in ("0", "z", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_selector("#ai .outcome")
+    page.reload()
+    assert page.locator("[name=outcome]:checked").get_attribute("value") == "immediate"
+    page.click("form.links button")
+    page.wait_for_selector("#rows")
+    page.context.close()
 
 
 def test_a_read_that_is_refused_leaves_film_and_form_as_they_are(browser: Any, hub: Hub) -> None:

@@ -9,10 +9,13 @@ addEventListener("keydown", (event) => {
 
 setInterval(async () => {
   const queue = document.getElementById("queue");
-  if (document.hidden || queue.contains(document.activeElement) || queue.matches(":hover")) return;
+  const next = document.activeElement?.id === "next"; // where the focus is from the start
+  if (document.hidden || (queue.contains(document.activeElement) && !next) || queue.matches(":hover")) return;
   const answer = await fetch(location.pathname, { headers: { "Outpost-Again": "1" } }).catch(() => null);
   if (!answer?.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("queue");
-  if (fresh) queue.replaceWith(fresh);
-  else location.reload(); // signed out meanwhile
+  if (fresh) {
+    queue.replaceWith(fresh);
+    if (next) document.getElementById("next")?.focus({ preventScroll: true });
+  } else location.reload(); // signed out meanwhile
 }, AGAIN_MS);

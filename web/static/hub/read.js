@@ -15,17 +15,27 @@ let touched = Date.now();
 const codes = [...form.querySelectorAll("[name=codes]")];
 const outcomes = [...form.querySelectorAll("[name=outcome]")];
 
-/** What stands alone takes the place of the rest, and the urgency follows where it is clear. */
+const FOLLOWS = { normal: "routine", unsure: "soon" };
+
+const sight = () => codes.find((one) => one.checked)?.dataset.sight;
+let followed = FOLLOWS[sight()];
+const ask = () => (document.getElementById("urgency").hidden = sight() === "normal");
+ask();
+
+/** What stands alone takes the place of the rest, and the urgency follows where it is clear; it does not stay for what is not. */
 function chosen(input) {
   if (input.name !== "codes") return;
   if (input.checked) {
     const alone = input.dataset.sight !== "abnormal";
     for (const other of codes) if (other !== input && (alone || other.dataset.sight !== "abnormal")) other.checked = false;
   }
-  const sights = new Set(codes.filter((one) => one.checked).map((one) => one.dataset.sight));
-  const follows = { normal: "routine", unsure: "soon" }[[...sights][0]];
-  for (const one of outcomes) if (follows) one.checked = one.value === follows;
-  document.getElementById("urgency").hidden = sights.has("normal");
+  const follows = FOLLOWS[sight()];
+  for (const one of follows === followed ? [] : outcomes) {
+    if (follows) one.checked = one.value === follows;
+    else if (one.value === followed) one.checked = false;
+  }
+  followed = follows;
+  ask();
 }
 
 form.addEventListener("change", ({ target }) => {
@@ -104,7 +114,5 @@ setInterval(async () => {
   const answer = await fetch(form.dataset.hold, { method: "POST" }).catch(() => null);
   if (answer?.status === 410) document.getElementById("lost").hidden = false;
 }, HOLD_MS);
-
-for (const one of codes) if (one.checked) chosen(one);
 
 if (document.querySelector("[data-again]")) setInterval(() => Date.now() - touched > LOOK_MS && location.reload(), LOOK_MS);
