@@ -36,6 +36,7 @@ class Language:
     percent: str = "{}%"
     digits: str = "0123456789"
     colon: str = ":"
+    comma: str = ", "
 
 
 LANGUAGES = {
@@ -76,6 +77,7 @@ LANGUAGES = {
             group="٬",
             percent="{}٪\u061c",
             digits="٠١٢٣٤٥٦٧٨٩",
+            comma="، ",
         ),
     )
 }
@@ -116,6 +118,7 @@ def speak(app: Flask, language: str = "en") -> None:
     app.add_template_filter(translated)
     app.add_template_filter(digits)
     app.add_template_global(colon)
+    app.add_template_global(comma)
 
 
 @cache
@@ -146,6 +149,11 @@ def N_(text: str) -> str:  # noqa: N802  gettext's own name for it
 def colon() -> str:
     """The colon after a label, as this language sets it."""
     return current().colon
+
+
+def comma() -> str:
+    """The comma between two things that are said of one, as this language sets it."""
+    return current().comma
 
 
 def digits(text: object) -> str:

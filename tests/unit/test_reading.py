@@ -350,6 +350,14 @@ def test_what_the_clinic_asks_for_goes_first(hub: Hub) -> None:
     assert take(hub.client()) == f"/read/{hub.task(asked)}"
 
 
+def test_numbers_and_commas_are_those_of_the_language(hub: Hub) -> None:
+    film = hub.film(Outcome.SOON, stream=STREAM)
+    assert film == 1
+    client = hub.client("Arabic", language="ar")
+    for page in (client.get("/").text, client.get(take(client)).text):
+        assert "الصورة ١، <bdi>North clinic" in page and "أنثى، ٣٤ سنة" in page
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["impression first", "shown at once"])
 def test_no_text_that_readers_see_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
     monkeypatch.setattr(languages, "_catalogue", lambda code: Pseudo())
