@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from edge import words
+from edge import durable, words
 from edge.cards import Message, Piece, ToBox, ToHub
 from edge.cli import config_of
 from edge.config import Config
@@ -122,11 +122,7 @@ def _write(path: Path, parts: Iterator[bytes]) -> int:
                 file.flush()
                 os.fsync(file.fileno())
             partial.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            durable.names(path.parent)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edge import config as settings
+from edge import durable
 from edge import site as sites
 from edge.errors import Misconfigured, Unreadable
 from edge.site import Site
@@ -21,6 +21,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 SETTINGS, HELD, SIGNER, CABLE, CODE = "outpost.toml", "site", "site.signer", "site.network", "enrol"
 """What lies in the box's folder once it is provisioned: settings, the site file, the key that signed it, the cable's settings, and
 until the hub has taken it the one-time code."""
+READ_BY = 0o640
+"""Their mode: the box's own people only."""
 
 
 @click.group()
@@ -73,22 +75,22 @@ def apply(file: Path, folder: Path) -> None:
     if (folder / HELD).exists() and (folder / HELD).read_bytes() == text and (folder / SETTINGS).exists():
         click.echo(f"{site.site}: known already")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / SIGNER, key)
-    _put(folder / CABLE, cable(site).encode())
+    durable.folder(folder)
+    durable.write(folder / SIGNER, key, READ_BY)
+    durable.write(folder / CABLE, cable(site).encode(), READ_BY)
     if site.hub is not None:
-        _put(folder / CODE, f"{site.hub.code}\n".encode())
+        durable.write(folder / CODE, f"{site.hub.code}\n".encode(), READ_BY)
     _settle(site, folder)
-    _put(folder / HELD, text)  # what says that all is done comes last
+    durable.write(folder / HELD, text, READ_BY)  # what says that all is done comes last
     click.echo(_words(site, key))
 
 
 def _settle(site: Site, folder: Path) -> None:
     """Write the settings that follow from the site file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    durable.folder(folder)
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         settings.save(sites.configuration(site, str(folder / "state")), Path(file.name))
-        _put(folder / SETTINGS, Path(file.name).read_bytes())
+        durable.write(folder / SETTINGS, Path(file.name).read_bytes(), READ_BY)
 
 
 def cable(site: Site) -> str:
@@ -101,21 +103,6 @@ def cable(site: Site) -> str:
         lines += ["DHCP=yes", "LinkLocalAddressing=yes"]
     lines += [f"DNS={one}" for one in site.network.dns] + [f"NTP={one}" for one in site.network.time]
     return "\n".join(lines) + "\n"
-
-
-def _put(path: Path, content: bytes) -> None:
-    new = path.with_name(f"{path.name}.new")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
 
 
 def _read(path: Path) -> bytes:

@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from edge import durable
 from edge.records import Breakage
 
 TABLE = """
@@ -356,15 +357,5 @@ def _key(connection: sqlite3.Connection) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:  # only ever inside a write transaction, so only one process gets here
-        handle = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(os.urandom(32))
-            file.flush()
-            os.fsync(file.fileno())
-        path.with_suffix(".new").rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.write(path, os.urandom(32))
         return path.read_bytes()

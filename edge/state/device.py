@@ -6,9 +6,7 @@ revoked at the hub.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from edge import durable
 from edge.cards import Enrolled
 from edge.errors import Tampered
 
@@ -60,22 +59,7 @@ def keys(state: Path) -> tuple[Ed25519PrivateKey, X25519PrivateKey]:
     """
     path = state / FILE
     if not path.exists():
-        handle, fresh = tempfile.mkstemp(dir=state)  # readable by nobody else
-        with os.fdopen(handle, "wb") as file:
-            file.write(_pem(Ed25519PrivateKey.generate()) + _pem(X25519PrivateKey.generate()))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(fresh, path)  # unlike a rename, never over keys that somebody else has just made
-        except FileExistsError:
-            pass
-        finally:
-            Path(fresh).unlink()
-        folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.create(path, _pem(Ed25519PrivateKey.generate()) + _pem(X25519PrivateKey.generate()))
     try:
         first, end, second = path.read_bytes().partition(b"-----END PRIVATE KEY-----\n")
         signing, sealing = load_pem_private_key(first + end, None), load_pem_private_key(second, None)

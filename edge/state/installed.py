@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge import durable
 from edge.errors import Misconfigured, Tampered
 from edge.state.store import alone
 
@@ -76,11 +77,11 @@ def activate(state: Path, source: Path, prove: Callable[[Path], str]) -> bool:
         for path in sorted(source.iterdir()):
             if path.is_file():
                 _copy(path, incoming / path.name)
-        _sync_folder(incoming)
+        durable.names(incoming)
         digest = prove(incoming)
         shutil.rmtree(root / digest, ignore_errors=True)  # the same bundle, perhaps damaged since
         incoming.rename(root / digest)
-        _sync_folder(root)
+        durable.names(root)
         at = choice(state)
         if at.current == digest:
             return False
@@ -103,13 +104,7 @@ def roll_back(state: Path, prove: Callable[[Path], str], shipped: Path) -> str:
 
 def _choose(root: Path, chosen: Choice) -> None:
     """Make the choice durable, then forget the bundles that are neither in use nor the way back."""
-    new = root / "active.new"
-    with new.open("wb") as file:
-        file.write(msgspec.json.encode(chosen))
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(root / "active")
-    _sync_folder(root)
+    durable.write(root / "active", msgspec.json.encode(chosen), 0o644)
     for path in root.iterdir():
         if path.is_dir() and path.name not in (chosen.current, chosen.previous):
             shutil.rmtree(path, ignore_errors=True)
@@ -120,11 +115,3 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(old, new)
         new.flush()
         os.fsync(new.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from edge import durable
 from edge.errors import Tampered
 from edge.records import Sha256, StoredFile
 
@@ -23,9 +24,7 @@ class Objects:
         self.incoming = state / "incoming"
         """Unfinished files, on the same file system; whatever lies here at start was never acknowledged."""
         for folder in (self.root, self.incoming):
-            if not folder.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                _sync_folder(state)
+            durable.folder(folder)
 
     def path(self, sha256: Sha256) -> Path:
         """Where the file of that name lies, whether or not it exists."""
@@ -46,11 +45,9 @@ class Objects:
             os.fsync(source.fileno())
             size = os.fstat(source.fileno()).st_size
         target = self.path(sha256)
-        if not target.parent.exists():
-            target.parent.mkdir(exist_ok=True)
-            _sync_folder(self.root)
+        durable.folder(target.parent)
         file.rename(target)  # onto itself when it is there already: equal name, equal bytes
-        _sync_folder(target.parent)
+        durable.names(target.parent)
         return StoredFile(sha256, target, size)
 
     def read(self, sha256: Sha256) -> bytes:
@@ -71,11 +68,3 @@ class Objects:
         for file in leftovers:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
         return len(leftovers)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

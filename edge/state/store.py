@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge import durable
 from edge.errors import Misconfigured
 from edge.state import (
     acceptances,
@@ -68,7 +69,7 @@ def open_store(state: Path) -> sqlite3.Connection:
     Raises `Misconfigured` when the folder cannot be used or a newer Outpost has written it.
     """
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        durable.folder(state)
         with alone(state):
             connection = sqlite3.connect(state / DATABASE, timeout=BUSY_SECONDS, isolation_level=None)
             connection.row_factory = sqlite3.Row

@@ -10,7 +10,6 @@ is nothing yet the certificate is dated from that version. Any other is believed
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from edge import durable
 from edge.state.store import BUILT, alone
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def ensure(state: Path, names: Iterable[str], address: Address | None, at: datet
     with alone(folder):
         authority, key = _load(folder / "ca.pem") or _found_authority(folder, names, at)
         if not (folder / "ca.crt").exists():
-            _write(folder / "ca.crt", authority.public_bytes(Encoding.PEM), 0o644)
+            durable.write(folder / "ca.crt", authority.public_bytes(Encoding.PEM), 0o644)
         wanted = frozenset(name for name in (LOCAL, *names) if permitted(authority, name))
         old = read(state)
         if old is not None and _signed_by(old.certificate, authority):
@@ -134,7 +134,7 @@ def ensure(state: Path, names: Iterable[str], address: Address | None, at: datet
         if old is not None and not old.believes(at):
             begin = old.certificate.not_valid_before_utc
         end = min(begin + LEAF, authority.not_valid_after_utc)
-        _write(folder / "box.pem", _issue(authority, key, sorted(wanted), known, begin, end), 0o600)
+        durable.write(folder / "box.pem", _issue(authority, key, sorted(wanted), known, begin, end), 0o600)
     made = read(state)
     assert made is not None
     return made
@@ -172,7 +172,7 @@ def _found_authority(
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write(folder / "ca.pem", _pem(authority, key), 0o600)
+    durable.write(folder / "ca.pem", _pem(authority, key), 0o600)
     return authority, key
 
 
@@ -249,20 +249,3 @@ def _load(file: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | N
         return None
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return certificate, key
-
-
-def _write(file: Path, data: bytes, mode: int) -> None:
-    """Put a file in place, whole and durably, readable by nobody else at any moment."""
-    partial = file.with_suffix(".new")
-    partial.unlink(missing_ok=True)
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as opened:
-        opened.write(data)
-        opened.flush()
-        os.fsync(handle)
-    partial.rename(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

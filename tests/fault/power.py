@@ -136,10 +136,9 @@ class Disk:
     def after_cut(self, to: Path, data: Data, names: Names, seed: int = 0, of: Path | None = None) -> Path:
         """The folder, or one within it, as the disk may have it if the power went now, as a copy at `to`."""
         files, chance = _files(self.root), random.Random(seed)
-        gone = set(self._bytes) - set(files)
-        if names is Names.KEPT:
-            for number in gone:  # its number may be given to another file
-                del self._bytes[number]
+        named = {number for held in self._names.values() for number in held.values()}
+        for number in set(self._bytes) - set(files) - named:  # it may be given to another file
+            del self._bytes[number]
         self._lay(of or self.root, to, files, data, names, chance)
         return to
 

@@ -90,7 +90,6 @@ def test_the_power_goes_at_any_durable_step_while_a_picture_comes(tmp_path: Path
             sites.enrol(db, sites.invite(db, PROGRAMME, SITE.name, now()), PROGRAMME, SITE.name, public, now())
             device = sites.device(db, public.fingerprint)
         assert device is not None
-        disk.settle(root)
         cuts(disk, after, look)
         while acknowledged < len(data):
             coming = io.BytesIO(data[acknowledged : acknowledged + 7000])

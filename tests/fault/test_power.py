@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import durable
 from edge.records import Sha256
 from edge.state.objects import Objects
 from edge.state.store import open_store, transaction
@@ -36,6 +37,32 @@ def cuts(disk: Disk, to: Path, look: Callable[[Path, str], None]) -> None:
             remove(to)
 
     disk.at = at
+
+
+def test_files_in_folders_that_were_not_there(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    folder = disk / "srv" / "state"
+    acknowledged: dict[str, set[bytes]] = {}
+    seen: list[str] = []
+
+    def look(after: Path, when: str) -> None:
+        seen.append(when)
+        for name, may in acknowledged.items():
+            file = after / folder.relative_to(disk) / name
+            assert file.exists() and file.read_bytes() in may, when
+
+    with (power := Disk(disk)).installed():
+        cuts(power, tmp_path / "after", look)
+        durable.folder(folder)
+        durable.write(folder / "written", b"first")
+        acknowledged["written"] = {b"first", b"second"}
+        durable.write(folder / "written", b"second")
+        acknowledged["written"] = {b"second"}
+        durable.create(folder / "created", b"first")
+        acknowledged["created"] = {b"first"}
+        durable.create(folder / "created", b"second")
+    assert len(seen) >= len(WORST) * 2 * (2 + 2 * 3 + 2 * 2)
 
 
 def test_the_box_s_objects(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
+from edge import durable
 from edge.errors import Misconfigured, Transient
 from web.hub.config import Config
 
@@ -44,7 +45,7 @@ class Files(Blobs):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        durable.folder(root, 0o700)
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Bytes, then the file's own name, synced."""
@@ -55,7 +56,7 @@ class Files(Blobs):
         first = offset == 0 or not part.exists()
         try:
             if first:
-                self._folder(part.parent)
+                durable.folder(part.parent, 0o700)
             handle = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
                 while data:
@@ -65,7 +66,7 @@ class Files(Blobs):
             finally:
                 os.close(handle)
             if first:
-                _sync(part.parent)
+                durable.names(part.parent)
         except OSError as error:
             raise Transient(f"A picture cannot be kept now ({error.strerror}).") from error
 
@@ -80,11 +81,11 @@ class Files(Blobs):
                 file.truncate(size)  # what lies behind was never said to be here
                 if hashlib.file_digest(file, "sha256").hexdigest() != path.name:
                     part.unlink()
-                    _sync(part.parent)
+                    durable.names(part.parent)
                     return False
                 os.fsync(file.fileno())
             part.rename(path)
-            _sync(path.parent)
+            durable.names(path.parent)
         except FileNotFoundError:
             return path.exists()  # another connection of the same box was faster
         except OSError as error:
@@ -122,14 +123,6 @@ class Files(Blobs):
         programme, _, sha256 = name.partition("/")
         return self.root / programme / sha256[:2] / sha256
 
-    def _folder(self, folder: Path) -> None:
-        """Make a folder, and its name durable."""
-        if not folder.exists():
-            if folder.parent != self.root:
-                self._folder(folder.parent)
-            folder.mkdir(exist_ok=True, mode=0o700)
-            _sync(folder.parent)
-
 
 def open_blobs(config: Config) -> Blobs:
     """The store that the settings name. Raises `Misconfigured` when it cannot be used."""
@@ -140,11 +133,3 @@ def open_blobs(config: Config) -> Blobs:
     except ImportError as error:
         raise Misconfigured(f"store.bucket: {error}. Install it with pip install 'outpost-cxr[hub]'.") from None
     return Bucket(config.store)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

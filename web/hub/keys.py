@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -29,7 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edge.errors import Tampered
+from edge import durable
+from edge.errors import Misconfigured, Tampered
 from edge.stages.parcel import Keys
 from edge.state import trust
 from edge.state.store import BUILT, alone
@@ -40,13 +40,15 @@ _END = b"-----END PRIVATE KEY-----\n"
 
 
 def keys(state: Path) -> Keys:
-    """The hub's keys, made durably at their first use; the same for every process. Raises `Tampered` where the file is damaged."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """The hub's keys, made durably at their first use; the same for every process.
+
+    Raises `Misconfigured` where the folder cannot be used, `Tampered` where the file is damaged.
+    """
     path = state / FILE
-    with alone(state):
+    with _usable(state):
         if not path.exists():
-            _write(path, _pem(Ed25519PrivateKey.generate()) + _pem(X25519PrivateKey.generate()))
-    first, end, second = path.read_bytes().partition(_END)
+            durable.write(path, _pem(Ed25519PrivateKey.generate()) + _pem(X25519PrivateKey.generate()))
+        first, end, second = path.read_bytes().partition(_END)
     signing = sealing = None
     with suppress(ValueError, UnsupportedAlgorithm):
         signing, sealing = load_pem_private_key(first + end, None), load_pem_private_key(second, None)
@@ -58,15 +60,30 @@ def keys(state: Path) -> Keys:
 
 
 def certificate(state: Path, names: Sequence[str]) -> Path:
-    """The hub's own certificate with its key, for these names; the key stays when the names change."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """The hub's own certificate with its key, for these names; the key stays when the names change.
+
+    Raises `Misconfigured` where the folder cannot be used, `Tampered` where the file is damaged.
+    """
     path = state / TLS
-    with alone(state):
+    with _usable(state):
         held = _certificate(path)
         if held is None or held[1] != list(names):
             key = held[0] if held else ec.generate_private_key(ec.SECP256R1())
-            _write(path, _pem(key) + _signed(key, names))
+            durable.write(path, _pem(key) + _signed(key, names))
     return path
+
+
+@contextmanager
+def _usable(state: Path) -> Iterator[None]:
+    """Make the folder where there is none, and hold its lock."""
+    try:
+        durable.folder(state, 0o700)
+        with alone(state):
+            yield
+    except OSError as error:
+        raise Misconfigured(
+            f"{state}: cannot be used as the hub's state ({error}). Check the folder's owner and disk."
+        ) from error
 
 
 def pin(file: Path) -> str:
@@ -116,19 +133,3 @@ def _signed(key: ec.EllipticCurvePrivateKey, names: Sequence[str]) -> bytes:
 
 def _pem(key: Ed25519PrivateKey | X25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put a file in place, whole and durably, readable by nobody else."""
-    fresh = path.with_suffix(".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(handle)
-    fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

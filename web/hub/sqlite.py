@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
+from edge import durable
 from edge.errors import Misconfigured, Transient
 from edge.state.store import alone
 from web.hub import store
@@ -46,7 +47,7 @@ class Sqlite(store.Store):
         self._file = state / DATABASE
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         try:
-            state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            durable.folder(state, 0o700)
             with alone(state):
                 self._idle.put(self._connect())
                 self._migrate()
@@ -130,7 +131,7 @@ def restore(state: Path, file: Path) -> None:
             if read.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
                 raise Misconfigured(f"{file} is damaged. Take another backup.")
             read.execute("SELECT value FROM hub WHERE key = 'version'")
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        durable.folder(state, 0o700)
         fresh = state / f"{DATABASE}.new"
         shutil.copyfile(file, fresh)
         with fresh.open("rb+") as written:
@@ -140,5 +141,6 @@ def restore(state: Path, file: Path) -> None:
                 if (state / old).exists():
                     (state / old).rename(state / old.replace(DATABASE, f"{DATABASE}.before"))
             fresh.rename(state / DATABASE)
+            durable.names(state)
     except (OSError, sqlite3.Error) as error:
         raise Misconfigured(f"{file} is no backup of a hub ({error}).") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge import durable
 from edge.cards import Piece, ToBox, ToHub
 from edge.errors import Misconfigured
 from edge.stages import parcel
@@ -102,6 +103,7 @@ def give(hub: Hub, programme: str, site: str, file: Path) -> int:
             written.flush()
             os.fsync(written.fileno())
         fresh.rename(file)
+        durable.names(file.parent)
     except OSError as error:
         raise Misconfigured(f"{file} cannot be written ({error.strerror}).") from None
     return len(told)
