@@ -319,6 +319,14 @@ def test_what_is_no_backup_is_not_put_in_place_of_the_database(tmp_path: Path) -
     assert (tmp_path / "hub/hub.db").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", [("programme", "lakes"), ("enrol", "north"), ("check",), ("serve",)])
+def test_a_folder_that_cannot_be_used_is_said_by_every_command(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "hub.toml").write_text(f'state = "{tmp_path / "file" / "hub"}"\n')
+    ran = CliRunner().invoke(main, ["--config", str(tmp_path / "hub.toml"), "hub", *command], catch_exceptions=False)
+    assert ran.exit_code == Misconfigured.exit_status and "Check the folder's owner and disk" in ran.output
+
+
 # --- over TLS, in a process of its own
 
 
