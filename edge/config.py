@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -19,6 +19,7 @@ from edge.records import Letterhead, Station
 
 HOST_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Settings = TypeVar("Settings")
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -350,16 +351,21 @@ def load(path: Path | None) -> Config:
 
     Raises `Misconfigured` with the path of the offending key (`$.intake.port`), or when the file cannot be read.
     """
+    return read(path, Config, "outpost check")
+
+
+def read(path: Path | None, settings: type[Settings], trial: str) -> Settings:
+    """`load` for settings of any kind; `trial` is the command that tells whether a corrected key is right."""
     if path is None:
-        return Config()
+        return settings()
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Config)
+        return msgspec.toml.decode(path.read_bytes(), type=settings)
     except OSError as error:
         raise Misconfigured(
             f"{path}: {error.strerror}. Give the settings file with --config, or leave it out."
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{path}: {error}. Correct that key; `outpost check` tries again.") from None
+        raise Misconfigured(f"{path}: {error}. Correct that key; `{trial}` tries again.") from None
 
 
 def station(config: Config) -> Station:

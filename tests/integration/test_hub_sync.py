@@ -327,6 +327,14 @@ def test_a_folder_that_cannot_be_used_is_said_by_every_command(tmp_path: Path, c
     assert ran.exit_code == Misconfigured.exit_status and "Check the folder's owner and disk" in ran.output
 
 
+def test_a_setting_that_is_none_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text("[web]\nprot = 1\n")
+    ran = CliRunner().invoke(main, ["--config", str(file), "hub", "sites"], catch_exceptions=False)
+    assert ran.exit_code == Misconfigured.exit_status
+    assert "`prot`" in ran.output and "$.web" in ran.output and "`outpost hub sites` tries again" in ran.output
+
+
 # --- over TLS, in a process of its own
 
 

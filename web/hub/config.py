@@ -1,4 +1,4 @@
-"""The hub's settings: one strict TOML file, every key with its help beside it, as `edge/config.py` has the box's."""
+"""The hub's settings: one strict TOML file that `edge/config.py` reads as it reads the box's, every key with its help beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from edge.config import HOST_NAME, Port
-from edge.errors import Misconfigured
+from edge.config import HOST_NAME, Port, read
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,13 +108,4 @@ def load(path: Path | None) -> Config:
 
     Raises `Misconfigured` with the path of the offending key (`$.web.port`), or when the file cannot be read.
     """
-    if path is None:
-        return Config()
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=Config)
-    except OSError as error:
-        raise Misconfigured(
-            f"{path}: {error.strerror}. Give the settings file with --config, or leave it out."
-        ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{path}: {error}. Correct that key; `outpost hub sites` tries again.") from None
+    return read(path, Config, "outpost hub sites")
