@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -25,6 +26,7 @@ from edge.state.audit import Event
 from edge.state.store import now, transaction
 from edge.validity.randomize import arm as drawn
 from edge.validity.randomize import commitment
+from edge.validity.trial import gained
 from tests import seeds
 from tests.people import PIN, sign_in
 from tests.unit.test_languages import Pseudo, left_out
@@ -216,6 +218,71 @@ def test_results_are_shown_after_the_end_only_and_all_in_words(box: Box, monkeyp
     assert "Until somebody decided" in page and "The AI missed something" in page
     monkeypatch.setattr(languages, "_catalogue", lambda code: Pseudo())
     assert left_out(box.text("/trial")) == []
+
+
+def test_what_was_decided_counts_from_the_first_decision_and_only_until_the_end(box: Box) -> None:
+    running = begin(box)
+    twice, late = (came(box, Outcome.SOON, minutes=60) for _ in range(2))
+    at = now()
+    with transaction(box.store) as store:
+        for film, kind, minutes in (
+            (twice, ReadKind.CONFIRM, -50), (twice, ReadKind.OVERRIDE, -20), (late, ReadKind.CONFIRM, 90)
+        ):  # fmt: skip
+            reads.add(store, film, 1, kind, "Amina", at + timedelta(minutes=minutes), f"{film} {kind}",
+                      outcome=Outcome.ROUTINE)  # fmt: skip
+    assert post(box, "/trial/end", trial=str(running.id), pin=PIN) == 303
+    of_twice, of_late = gathered(box, running).films
+    assert of_twice.minutes_to_decision in range(10, 20) and of_twice.decision == "override", "the first ended the wait"
+    assert (of_late.minutes_to_decision, of_late.decision) == (None, "")
+    assert of_late.minutes_undecided in range(60, 65), "until the end of the trial, not until it was decided"
+    assert [sum(getattr(arm, name) for arm in gathered(box, running).arms) for name in ("analysed", "lost")] == [1, 1]
+
+
+def test_nothing_that_came_after_the_end_is_told(box: Box) -> None:
+    running = begin(box)
+    film = came(box)
+    assert post(box, "/trial/end", trial=str(running.id), pin=PIN) == 303
+    later = now() + timedelta(minutes=5)
+    with transaction(box.store) as store:
+        assessment = Assessment(Header(PatientID="P"), Decision(Outcome.SOON, (FINDING,), "m", ACCEPTED), None, {})
+        results.add(store, film, 1, assessment, later)
+        audit.append(store, Event.VIEWED, "Amina", later, film)
+        reads.add(store, film, 1, ReadKind.IMPRESSION, "Amina", later, "i", codes=("effusion",), seal="s")
+    (told,) = gathered(box, running).films
+    assert (told.ai_outcome, told.same_model, told.minutes_to_ai) == ("", None, None)
+    assert (told.impression, told.looks, told.minutes_to_look) == ("", 0, None)
+    assert sum(arm.unassessed for arm in gathered(box, running).arms) == 1
+
+
+@pytest.mark.parametrize(("slow", "word"), [(Arm.ARRIVAL_ORDER, "earlier"), (Arm.AI_RANKED, "later")])
+def test_which_arm_waits_less_is_said_the_right_way_round(box: Box, slow: Arm, word: str) -> None:
+    running = begin(box)
+    for place in range(30):
+        film = came(box, Outcome.SOON, minutes=210 if drawn(running.seed, place) is slow else 15)
+        with transaction(box.store):
+            reads.add(box.store, film, 1, ReadKind.CONFIRM, "Amina", now(), f"k{film}", outcome=Outcome.SOON)
+    assert post(box, "/trial/end", trial=str(running.id), pin=PIN) == 303
+    assert re.search(rf"half of the films are decided at least 3 h( \d+ min)? {word}", box.text("/trial"))
+    low, high = gained(gathered(box, running).films) or (0.0, 0.0)
+    assert (low > 0) is (high > 0) is (word == "earlier") and abs(low) == pytest.approx(195, abs=10)
+    arms = {one.arm: one for one in gathered(box, running).arms}
+    waits = {arm: one.to_decision.median for arm, one in arms.items() if one.to_decision is not None}
+    assert waits[slow] > 200 > 30 > min(waits.values())
+
+
+def test_a_blind_read_agrees_where_the_ai_raised_what_was_called_abnormal(box: Box) -> None:
+    running = begin(box)
+    said = [
+        (Outcome.SOON, "effusion"), (Outcome.IMMEDIATE, "effusion"), (Outcome.ROUTINE, "normal"),
+        (Outcome.ROUTINE, "effusion"), (Outcome.SOON, "unsure"), (Outcome.COULD_NOT_ASSESS, "effusion"),
+    ]  # fmt: skip
+    for outcome, code in said:
+        film = came(box, outcome)
+        with transaction(box.store) as store:
+            reads.add(store, film, 1, ReadKind.IMPRESSION, "Amina", now(), f"i{film}", codes=(code,), seal="s")
+    assert post(box, "/trial/end", trial=str(running.id), pin=PIN) == 303
+    shares = [one.agreed_blind for one in gathered(box, running).arms]
+    assert (sum(one.count for one in shares), sum(one.of for one in shares)) == (3, 4)
 
 
 def outpost(box: Box, *arguments: str, status: int = 0) -> str:
