@@ -5,16 +5,21 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import flatbuffers
 import msgspec
+import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from click.testing import CliRunner
 
+from edge import config as settings
 from edge import reader
 from edge.cli import main
-from edge.config import Config, Intake, Worker, save
+from edge.config import Config, Intake, save
+from edge.errors import Tampered
 from edge.state import installed
 from edge.state.store import open_store
-from models import runtimes
+from models import backends, runtimes
 from models.bundle import load
 from models.runtimes import Tried
 from tests import bundles
@@ -101,10 +106,42 @@ def test_the_list_shows_them(box: Config, tmp_path: Path) -> None:
 
 def test_a_bundle_that_is_not_made_for_a_runtime_says_so(box: Config) -> None:
     wanted = msgspec.structs.replace(box, worker=msgspec.structs.replace(box.worker, runtime="litert"))
-    with pytest.raises(Exception, match="litert: this bundle is not made for it"):
+    with pytest.raises(Tampered, match="litert: this bundle is not made for it"):
         reader.open_reader(wanted)
 
 
-def test_the_settings_have_the_three(tmp_path: Path) -> None:
-    for name in ("onnx", "openvino", "litert"):
-        assert Worker(runtime=name).runtime in runtimes.backends.BACKENDS  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", backends.BACKENDS)
+def test_the_settings_have_each(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outpost.toml").write_text(f'[worker]\nruntime = "{name}"\n')
+    assert settings.load(tmp_path / "outpost.toml").worker.runtime == name
+
+
+def test_litert_gives_the_named_outputs_of_a_file_of_its_kind(tmp_path: Path) -> None:
+    """No bundle has one yet: here it is a network of one step, the absolute value of its picture."""
+    step = schema.OperatorT()
+    step.inputs, step.outputs = [0], [1]
+    kind = schema.OperatorCodeT()
+    kind.builtinCode = kind.deprecatedBuiltinCode = schema.BuiltinOperator.ABS
+    graph, named = schema.SubGraphT(), schema.SignatureDefT()
+    graph.inputs, graph.outputs, graph.operators, graph.tensors = [0], [1], [step], []
+    for name in ("image", "maps"):
+        tensor, there = schema.TensorT(), schema.TensorMapT()
+        tensor.name, tensor.shape, tensor.type = name, [1, 1, 4, 4], schema.TensorType.FLOAT32
+        there.name, there.tensorIndex = name, len(graph.tensors)
+        graph.tensors.append(tensor)
+        if name == "image":
+            named.inputs = [there]
+        else:
+            named.outputs = [there]
+    named.signatureKey = "serving_default"
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs, model.signatureDefs = 3, [kind], [graph], [named]
+    model.buffers = [schema.BufferT()]
+    file = flatbuffers.Builder()
+    file.Finish(model.Pack(file), b"TFL3")
+    (tmp_path / "model.tflite").write_bytes(file.Output())
+    picture = -np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    backend = backends.load("litert", tmp_path / "model.tflite", 1)
+    for scale in (1, 2):
+        found = backend.run(picture * np.float32(scale))
+        assert list(found) == ["maps"] and np.array_equal(found["maps"], -picture * scale)
