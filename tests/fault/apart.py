@@ -528,7 +528,7 @@ def enrol(folder: Path, config: hub_config.Config, pin: str = "") -> None:
         with hub.store.transaction() as db:
             sites.add_programme(db, PROGRAMME, "North")
             code = sites.invite(db, PROGRAMME, SITE, 0)
-            assert sites.enrol(db, code, PROGRAMME, SITE, public, 0)
+            assert sites.enrol(db, code, PROGRAMME, SITE, public, 0) is sites.CodeState.GOOD
         with hub.store.reading(PROGRAMME) as db:
             epoch = sites.epoch(db, SITE)
         own = hub.keys.public

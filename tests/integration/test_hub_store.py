@@ -31,6 +31,7 @@ from web.hub.records import Finding, Reader, TaskKind
 T = 1_800_000_000.0
 """A moment by the hub's clock."""
 LEASE = 900.0
+GOOD = sites.CodeState.GOOD
 ALL = frozenset(TaskKind)
 ANNA, BEN, CARO = (Reader(programme=PROGRAMME, name=name, kinds=ALL) for name in ("anna", "ben", "caro"))
 NORMAL = Finding(outcome=Outcome.ROUTINE, codes=("normal",))
@@ -538,25 +539,36 @@ def test_a_code_enrols_one_box_and_only_with_its_second_half(hub: Hub, box: Send
         assert sites.try_code(db, newer, T + sites.CODE_SECONDS)[0] is sites.CodeState.EXPIRED
         for _ in range(sites.TRIES - 1):
             state, found = sites.try_code(db, newer.lower(), T)
-            assert state is sites.CodeState.GOOD and found is not None and found[1:] == (PROGRAMME, SITE.name)
+            assert state is GOOD and found is not None and found[1:] == (PROGRAMME, SITE.name)
         assert sites.try_code(db, newer, T)[0] is sites.CodeState.TRIED
         good = sites.invite(db, PROGRAMME, SITE.name, T)
-        first, second = hub.keys.public, msgspec_public(1)
-        assert sites.enrol(db, good, PROGRAMME, SITE.name, first, T)
-        assert not sites.enrol(db, good, PROGRAMME, SITE.name, second, T)
+        first, second, third = hub.keys.public, public(1), public(2)
+        assert sites.enrol(db, good, PROGRAMME, SITE.name, first, T) is GOOD
+        assert sites.enrol(db, good, PROGRAMME, SITE.name, second, T) is sites.CodeState.USED
         assert sites.try_code(db, good, T)[0] is sites.CodeState.USED
-        assert sites.enrol(db, sites.invite(db, PROGRAMME, SITE.name, T), PROGRAMME, SITE.name, second, T + 1)
+        code = sites.invite(db, PROGRAMME, SITE.name, T)
+        assert sites.enrol(db, code, PROGRAMME, SITE.name, second, T + 1) is GOOD
     with hub.store.reading() as db:
         old, new = sites.device(db, first.fingerprint), sites.device(db, second.fingerprint)
         assert sites.device(db, "0" * 64) is None
         assert sites.devices(db, PROGRAMME, SITE.name) == [new, old]
     assert old is not None and old.revoked_at == T + 1 and old.public == first
     assert new is not None and new.revoked_at is None and (new.programme, new.site) == (PROGRAMME, SITE.name)
+    lake = msgspec.structs.replace(SITE, name="lake")
+    with hub.store.transaction(PROGRAMME) as db:
+        sites.add(db, lake)
     with hub.store.transaction() as db:
+        assert sites.enrol(db, sites.invite(db, PROGRAMME, lake.name, T), PROGRAMME, lake.name, third, T) is GOOD
+        code = sites.invite(db, PROGRAMME, lake.name, T)
+        assert sites.enrol(db, code, PROGRAMME, lake.name, second, T + 2) is sites.CodeState.ELSEWHERE
+        (of_lake,) = sites.devices(db, PROGRAMME, lake.name)
+        assert of_lake.public == third and of_lake.revoked_at is None, "nothing has changed"
+        assert sites.device(db, second.fingerprint) == new
+        assert sites.try_code(db, code, T)[0] is GOOD
         assert sites.revoke(db, PROGRAMME, SITE.name, T + 2) == 1
 
 
-def msgspec_public(number: int) -> sites.Public:
+def public(number: int) -> sites.Public:
     return sites.Public(bytes([number]) * 32, bytes([number]) * 32)
 
 
@@ -566,8 +578,8 @@ def msgspec_public(number: int) -> sites.Public:
 @pytest.fixture
 def device(hub: Hub, box: Sender) -> sites.Device:
     with hub.store.transaction() as db:
-        sites.enrol(db, sites.invite(db, PROGRAMME, SITE.name, T), PROGRAMME, SITE.name, msgspec_public(1), T)
-        found = sites.device(db, msgspec_public(1).fingerprint)
+        sites.enrol(db, sites.invite(db, PROGRAMME, SITE.name, T), PROGRAMME, SITE.name, public(1), T)
+        found = sites.device(db, public(1).fingerprint)
     assert found is not None
     return found
 

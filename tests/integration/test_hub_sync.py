@@ -77,6 +77,12 @@ def test_a_box_is_enrolled_once_by_a_code(app: Flask, hub: Hub) -> None:
     for _ in range(sites.TRIES):
         other.enrol(tried[:6] + "QQQQQ")
     assert other.enrol(tried)[0] == 429
+    with hub.store.transaction(PROGRAMME) as db:
+        sites.add(db, msgspec.structs.replace(SITE, name="lake"))
+    with hub.store.transaction() as db:
+        elsewhere = sites.invite(db, PROGRAMME, "lake", now())
+    status, said = box.enrol(elsewhere)
+    assert status == 409 and b"another site" in said
     assert box.tell(result(1)).had[EPOCH].upto == 1
 
 

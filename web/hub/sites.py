@@ -248,10 +248,12 @@ def invite(db: Transaction, programme: str, site: str, at: float) -> str:
 
 
 class CodeState(StrEnum):
-    """Why a code does not enrol."""
+    """Whether a code enrols, and why not."""
 
     UNKNOWN = "unknown"
     USED = "used"
+    ELSEWHERE = "elsewhere"
+    """The box is another site's."""
     EXPIRED = "expired"
     TRIED = "tried"
     GOOD = "good"
@@ -272,21 +274,15 @@ def try_code(db: Transaction, code: str, at: float) -> tuple[CodeState, tuple[st
     return CodeState.GOOD, (row["secret"], row["programme"], row["site"])
 
 
-def enrol(db: Transaction, code: str, programme: str, site: str, public: Public, at: float) -> bool:
-    """The site's box from now on, in the place of any other; the code is used up. False when somebody else used it first."""
+def enrol(db: Transaction, code: str, programme: str, site: str, public: Public, at: float) -> CodeState:
+    """The site's box from now on, in the place of any other; the code is used up.
+
+    Nothing changes where somebody else has used the code first, or where the box is another site's.
+    """
     begins = pins.plain(code).upper().partition("-")[0]
-    if not db.run(
-        "UPDATE enrolment SET used = 1 WHERE begins = :begins AND site = :site AND used = 0", begins=begins, site=site
-    ):
-        return False
-    db.run(
-        "UPDATE device SET revoked_at = :at"
-        " WHERE programme = :of AND site = :site AND fingerprint <> :fingerprint AND revoked_at IS NULL",
-        of=programme,
-        site=site,
-        fingerprint=public.fingerprint,
-        at=at,
-    )
+    unused = "SELECT begins FROM enrolment WHERE begins = :begins AND site = :site AND used = 0" + db.hold
+    if db.row(unused, begins=begins, site=site) is None:
+        return CodeState.USED
     taken = db.run(
         "INSERT INTO device (fingerprint, programme, site, signing, sealing, enrolled_at)"
         " VALUES (:fingerprint, :of, :site, :signing, :sealing, :at) ON CONFLICT (fingerprint) DO UPDATE"
@@ -299,7 +295,18 @@ def enrol(db: Transaction, code: str, programme: str, site: str, public: Public,
         sealing=public.sealing,
         at=at,
     )
-    return taken == 1
+    if not taken:
+        return CodeState.ELSEWHERE
+    db.run("UPDATE enrolment SET used = 1 WHERE begins = :begins", begins=begins)
+    db.run(
+        "UPDATE device SET revoked_at = :at"
+        " WHERE programme = :of AND site = :site AND fingerprint <> :fingerprint AND revoked_at IS NULL",
+        of=programme,
+        site=site,
+        fingerprint=public.fingerprint,
+        at=at,
+    )
+    return CodeState.GOOD
 
 
 def device(db: Transaction, fingerprint: str) -> Device | None:

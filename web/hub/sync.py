@@ -66,8 +66,9 @@ def enrol() -> flask.typing.ResponseReturnValue:
     if not pins.fits(pins.plain(asked.code).upper().partition("-")[2], secret):
         return _said(404, "There is no such code. Look at it again; after five wrong tries it is void.")
     with hub.store.transaction() as db:
-        if not sites.enrol(db, asked.code, programme, site, public, at):
-            return _said(*CODES[sites.CodeState.USED])
+        state = sites.enrol(db, asked.code, programme, site, public, at)
+    if state is not sites.CodeState.GOOD:
+        return _said(*CODES[state])
     with hub.store.reading(programme) as db:
         epoch = sites.epoch(db, site)
     own = hub.keys.public
@@ -77,6 +78,10 @@ def enrol() -> flask.typing.ResponseReturnValue:
 CODES = {
     sites.CodeState.UNKNOWN: (404, "There is no such code. Ask for a new one: outpost hub enrol SITE."),
     sites.CodeState.USED: (409, "This code was used already. Ask for a new one: outpost hub enrol SITE."),
+    sites.CodeState.ELSEWHERE: (
+        409,
+        "This box is another site's. Enrol it there, or remove device.key from its state and use this code again.",
+    ),
     sites.CodeState.EXPIRED: (410, "This code has ended. Ask for a new one: outpost hub enrol SITE."),
     sites.CodeState.TRIED: (429, "This code was tried too often. Ask for a new one: outpost hub enrol SITE."),
 }
