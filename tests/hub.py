@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge import cards
-from edge.records import Outcome, Urgency
+from edge.records import Outcome, ReadKind, Urgency
 from edge.stages import parcel
 from edge.stages.parcel import Keys, Opened, Public
 from tests.box import PATIENCE, ROOT, free_port, until
@@ -76,6 +76,20 @@ def image(number: int, data: bytes, sha256: str) -> cards.Image:
         sha256=sha256, size=len(data), rows=8, columns=8, windows=(), millimetres=None, at_detector=False
     )
     return cards.Image(case=f"2.25.{number}", picture=picture)
+
+
+def asks(case: str) -> cards.Decided:
+    """Somebody at the clinic asks a teleradiologist."""
+    return cards.Decided(
+        case=case,
+        run=1,
+        act=ReadKind.REFER,
+        outcome=None,
+        codes=(),
+        reason="",
+        reader="R" + "A" * 16,
+        before_ai=False,
+    )
 
 
 class Sender:

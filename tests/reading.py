@@ -17,15 +17,16 @@ import numpy as np
 from flask import Flask
 
 from edge import cards
-from edge.records import Concern, Outcome, ReadKind, Reason, Urgency
+from edge.records import Concern, Outcome, Reason
 from models import phantom
+from tests.hub import RESULT, asks
 from tests.people import PIN as PIN
 from tests.people import SECRET
 from web import server
 from web.hub import accounts, app, films, here, inbox, people, serve, sites, totp
 from web.hub.accounts import Account, Role
 from web.hub.config import Config
-from web.hub.records import Case, Site, TaskKind
+from web.hub.records import Site, TaskKind
 from web.hub.store import now
 
 PROGRAMME = "lakes"
@@ -78,16 +79,11 @@ class Hub:
     ) -> int:
         """A film that a clinic sent, of whose picture so many bytes are here; all of them unless it is said."""
         uid = f"2.25.{100_000 + self.seq}"
-        result = cards.Result(
+        result = msgspec.structs.replace(
+            RESULT,
             case=uid,
-            run=1,
-            study=None,
-            patient="P" + "A" * 16,
             age="034Y",
-            sex="F",
             day="2026-11-20",
-            view="PA",
-            urgency=Urgency.ROUTINE,
             outcome=outcome,
             reason=Reason.NOT_FRONTAL if outcome is Outcome.COULD_NOT_ASSESS else None,
             findings=()
@@ -100,7 +96,6 @@ class Hub:
             model="demonstrator 1.0",
             device_uid="2.25.1",
             operating_point="balanced",
-            shadow=False,
         )
         picture: Any = cards.StaysHome(case=uid, concern=concern) if concern else None
         if stream is not None:
@@ -230,20 +225,6 @@ def stream(seed: int = 0, shape: tuple[int, int] = (720, 600)) -> bytes:
     return bytes(imagecodecs.htj2k_encode(np.clip(np.rint(gray + noise), 0, 65535).astype(np.uint16)))
 
 
-def asks(case: Case) -> cards.Decided:
-    """Somebody at the clinic asks a teleradiologist."""
-    return cards.Decided(
-        case=case.result.case,
-        run=1,
-        act=ReadKind.REFER,
-        outcome=None,
-        codes=(),
-        reason="",
-        reader="R" + "A" * 16,
-        before_ai=False,
-    )
-
-
 def fill(hub: Hub) -> dict[str, int]:
     """A film in every state that a page can show; Dr Ba has read some."""
     picture = stream(0)
@@ -259,5 +240,5 @@ def fill(hub: Hub) -> dict[str, int]:
     with hub.held.store.reading(PROGRAMME) as db:
         asked = films.case(db, found["asked"])
     assert asked is not None
-    hub.says("south", asks(asked))
+    hub.says("south", asks(asked.result.case))
     return found

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from edge import cards
 from edge.errors import Misconfigured, Transient
-from edge.records import Concern, Outcome, ReadKind, Urgency
+from edge.records import Concern, Outcome, Urgency
 from tests import hub as hubs
 from tests.hub import EPOCH, PROGRAMME, SITE, Sender, image, result
 from tests.postgresql import Postgresql, postgresql
@@ -196,16 +196,7 @@ def test_only_the_latest_run_of_a_film_counts_whichever_comes_first(hub: Hub, bo
 def test_pictures_and_what_the_clinic_said_come_in_any_order(hub: Hub, box: Sender) -> None:
     data = b"codestream"
     sha256 = hashlib.sha256(data).hexdigest()
-    decided = cards.Decided(
-        case="2.25.1",
-        run=1,
-        act=ReadKind.REFER,
-        outcome=None,
-        codes=(),
-        reason="",
-        reader="R" + "A" * 16,
-        before_ai=False,
-    )
+    decided = hubs.asks("2.25.1")
     box.send(
         image(1, data, sha256),
         decided,
@@ -418,17 +409,7 @@ def test_a_read_after_the_lease_was_lost_is_kept_as_a_second_one(hub: Hub, box: 
 def test_a_clinic_that_asks_again_gets_another_reader(hub: Hub, box: Sender) -> None:
     box.send(result(1, Outcome.ROUTINE), at=T)
     read(hub, ANNA)
-    ask = cards.Decided(
-        case="2.25.1",
-        run=1,
-        act=ReadKind.REFER,
-        outcome=None,
-        codes=(),
-        reason="",
-        reader="R" + "A" * 16,
-        before_ai=False,
-    )
-    box.send(ask, at=T)
+    box.send(hubs.asks("2.25.1"), at=T)
     assert queue(hub, ANNA) == [] and queue(hub, BEN) == ["1"]
     assert read(hub, BEN, NORMAL).final
 
