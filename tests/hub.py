@@ -30,7 +30,7 @@ from edge.stages.parcel import Keys, Opened, Public
 from tests.box import PATIENCE, ROOT, free_port, until
 from web.hub import inbox, sites
 from web.hub import keys as hub_keys
-from web.hub.config import Config, Policy, Store
+from web.hub.config import Config, Database, Policy, Store
 from web.hub.here import Hub, open_hub
 from web.hub.records import Site
 from web.hub.store import Store as HubStore
@@ -254,12 +254,16 @@ class Courier:
 class Served:
     """`outpost hub serve` on a folder; killed and started again the folder stays."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, postgresql: str = "") -> None:
+        """`postgresql` is the connection string of its database where that is not a file in the folder."""
         self.folder = folder
         self.port = free_port()
         self.config = folder / "hub.toml"
         self.state = folder / "hub"
-        self.config.write_text(f'state = "{self.state}"\n[web]\nport = {self.port}\n')
+        self.settings = Config(state=str(self.state), database=Database(postgresql=postgresql))
+        self.config.write_text(
+            f'state = "{self.state}"\n[web]\nport = {self.port}\n[database]\npostgresql = "{postgresql}"\n'
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self._connections: list[http.client.HTTPSConnection] = []
 
@@ -303,11 +307,8 @@ class Served:
 
     def code(self) -> str:
         """A code for the site."""
-        store = open_store(Config(state=str(self.state)))
-        try:
+        with closing(open_store(self.settings)) as store:
             return code(store)
-        finally:
-            store.close()
 
     def __enter__(self) -> Served:
         self.start()

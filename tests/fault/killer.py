@@ -1,7 +1,8 @@
 """Runs an Outpost command and kills it, as a power cut would, right before or after its N-th durable step.
 
 A durable step is what the promise "acknowledged means durable" rests on: an fsync, a rename, a commit.
-Usage: python killer.py {before|after} N [TABLE] -- COMMAND…    with a TABLE, only the commits of what was written there count
+Usage: python killer.py {before|after} N [TABLE] -- COMMAND…    with a TABLE, only the commits of what was written there count;
+with `postgresql` in its place only those of transactions in a PostgreSQL that may write
 In place of the command it may be a script of the tests and what that needs.
 """
 
@@ -47,6 +48,19 @@ class Connection(sqlite3.Connection):
         return run(statement, *arguments)
 
 
+def commits(execute):
+    """Psycopg's execute, in which the COMMIT of a transaction that may write is a durable step."""
+    writing = set()
+
+    def run(connection, statement, *arguments, **named):
+        if str(statement).startswith("BEGIN"):
+            (writing.discard if "READ ONLY" in statement else writing.add)(id(connection))
+        step = statement == "COMMIT" and id(connection) in writing
+        return (countdown.around(execute) if step else execute)(connection, statement, *arguments, **named)
+
+    return run
+
+
 split = sys.argv.index("--")
 (when, at, *only), command = sys.argv[1:split], sys.argv[split + 1 :]
 table = only[0] if only else ""
@@ -56,6 +70,11 @@ if not table:
     os.rename = countdown.around(os.rename)
 connect = sqlite3.connect
 sqlite3.connect = lambda *arguments, **named: connect(*arguments, **{"factory": Connection, **named})
+
+if table == "postgresql":
+    import psycopg
+
+    psycopg.Connection.execute = commits(psycopg.Connection.execute)
 
 if command[0].endswith(".py"):
     sys.argv = command

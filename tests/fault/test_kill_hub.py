@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,20 +20,35 @@ from tests.box import PATIENCE, ROOT
 from tests.fault.power import WORST, Disk
 from tests.fault.test_power import cuts
 from tests.hub import DATA, EPOCH, PROGRAMME, SHA, SITE, Courier, Sender, Served, image, opened, over, result, settings
-from tests.postgresql import postgresql
-from web.hub import films, inbox, objects, sites
+from tests.postgresql import Postgresql, postgresql
+from web.hub import films, inbox, objects, sites, tasks
 from web.hub.blobs import Files
 from web.hub.config import Config, Database
+from web.hub.here import Hub
 from web.hub.objects import Took
+from web.hub.records import Reader, TaskKind
 from web.hub.store import now, open_store
 
 LOST = (OSError, http.client.HTTPException)
 """What a box sees of a hub that is killed."""
 
 
-def test_killed_at_every_durable_step_while_a_box_sends(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgresql]:
+    """A PostgreSQL."""
+    with postgresql() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peer)])
+def database(request: pytest.FixtureRequest) -> str:
+    """The connection string of an empty PostgreSQL; nothing for the hub's own file."""
+    return "" if request.param == "sqlite" else request.getfixturevalue("server").database()
+
+
+def test_killed_at_every_durable_step_while_a_box_sends(tmp_path: Path, database: str) -> None:
     """Two events and a picture; before or after each fsync, rename and commit the hub dies, and the box simply goes on."""
-    served = Served(tmp_path)
+    served, only = Served(tmp_path, database), ["postgresql"] if database else []
     with served:
         box = Courier(over(served.connect()))
         assert box.enrol(served.code())[0] == 200
@@ -40,7 +56,7 @@ def test_killed_at_every_durable_step_while_a_box_sends(tmp_path: Path) -> None:
     have, step, upto, finished = 0, 0, 0, False
     while not finished:
         step += 1
-        served.start(("before", "after")[step % 2], str(step))
+        served.start(("before", "after")[step % 2], str(step), *only)
         if served.process is not None and served.process.poll() is not None:
             continue  # it died before it could be reached
         try:
@@ -58,13 +74,13 @@ def test_killed_at_every_durable_step_while_a_box_sends(tmp_path: Path) -> None:
             pass
         served.stop(signal.SIGKILL)
         assert step < 100, "it never got through"
-    with closing(open_store(Config(state=str(served.state)))) as store, store.reading(PROGRAMME) as db:
+    with closing(open_store(served.settings)) as store, store.reading(PROGRAMME) as db:
         had = inbox.had(db, SITE.name)[EPOCH]
         rows = db.rows("SELECT case_uid FROM film WHERE programme = :programme")
         waiting = db.rows("SELECT film FROM task WHERE programme = :programme")
     known = {*range(1, had.upto + 1)} | {seq for first, last in had.beyond for seq in range(first, last + 1)}
     assert len(rows) == len(waiting) == sum(seq % 2 for seq in known)
-    with opened(settings(served.state)) as hub:
+    with opened(served.settings) as hub:
         assert hub.blobs.read(f"{PROGRAMME}/{SHA}", 0, 10**6) == DATA
 
 
@@ -108,7 +124,7 @@ from edge.records import Outcome
 held = here.open_hub(config.load(Path(sys.argv[1])))
 reader = Reader(programme="lakes", name=sys.argv[2], kinds=frozenset(TaskKind))
 print("ready", flush=True)
-while True:
+for _ in range(int(sys.argv[4])):
     with held.store.transaction("lakes") as db:
         task = tasks.claim(db, reader, float(sys.argv[3]), now())
     if task is None:
@@ -118,49 +134,102 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.peer)])
-def test_workers_killed_at_random_lose_no_film_and_read_none_twice(tmp_path: Path, kind: str) -> None:
-    number = 60
-    with ExitStack() as running:
-        where = running.enter_context(postgresql()).database() if kind == "postgresql" else ""
-        file = tmp_path / "hub.toml"
-        file.write_text(
-            f'state = "{tmp_path / "hub"}"\n[policy]\nsecond_share = 0.0\n'
-            + (f'[database]\npostgresql = "{where}"\n' if where else "")
+def toml(folder: Path, database: str) -> Path:
+    """The settings of a hub below a folder, for its workers."""
+    file = folder / "hub.toml"
+    file.write_text(
+        f'state = "{folder / "hub"}"\n[policy]\nsecond_share = 0.0\n[database]\npostgresql = "{database}"\n'
+    )
+    return file
+
+
+def read_once(hub: Hub, number: int) -> None:
+    """Each of so many films was read once, and its clinic is told once."""
+    with hub.store.reading(PROGRAMME) as db:
+        reads = db.rows("SELECT film FROM review WHERE programme = :programme")
+        told = db.rows("SELECT seq FROM answer WHERE programme = :programme ORDER BY seq")
+    assert Counter(Counter(row["film"] for row in reads).values()) == {1: number}
+    assert [row["seq"] for row in told] == list(range(1, number + 1))
+
+
+@pytest.mark.peer
+def test_a_worker_killed_at_each_commit_loses_no_lease_and_reads_no_film_twice(
+    tmp_path: Path, server: Postgresql
+) -> None:
+    """A worker commits its start, a claim and a read: whoever comes back has the film that they had, and nobody else gets it."""
+    number, lease = 4, 900.0
+    one, other = (Reader(programme=PROGRAMME, name=name, kinds=frozenset(TaskKind)) for name in ("one", "other"))
+    script = tmp_path / "work.py"
+    script.write_text(WORK)
+    where = server.database()
+    work = [str(script), str(toml(tmp_path, where)), "one", str(lease)]
+
+    def run(*program: str) -> int:
+        ended = subprocess.run(
+            [sys.executable, *program], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
         )
-        other = {"database": Database(postgresql=where)} if where else {}
-        with opened(settings(tmp_path / "hub", **other)) as hub:
-            box = Sender(hub)
-            box.send(*(result(one) for one in range(1, number + 1)), at=now())
+        return ended.returncode
 
-            def left() -> int:
-                with hub.store.reading(PROGRAMME) as db:
-                    row = db.row("SELECT COUNT(*) AS n FROM task WHERE programme = :programme AND done_at IS NULL")
-                return int(row["n"]) if row else 0
+    with opened(settings(tmp_path / "hub", database=Database(postgresql=where))) as hub:
+        Sender(hub).send(*map(result, range(1, number + 1)), at=now())
+        had, killer = None, str(ROOT / "tests/fault/killer.py")
+        for when, step, reads, holds in (
+            ("before", "2", 0, False),
+            ("after", "2", 0, True),
+            ("before", "3", 0, True),
+            ("after", "3", 1, False),
+            ("after", "2", 1, True),
+        ):
+            assert run(killer, when, step, "postgresql", "--", *work, "1") == -signal.SIGKILL
+            with hub.store.transaction(PROGRAMME) as db:
+                assert len(tasks.of_reader(db, one, number)) == reads, (when, step)
+                held, theirs = tasks.holds(db, one, now()), tasks.claim(db, other, lease, now())
+                assert theirs is not None and tasks.release(db, other, theirs.id)
+            assert (held is not None) == holds, (when, step)
+            if held is not None:
+                assert theirs.id != held.id, "two have the same film"
+                assert had in (None, held.id), "who comes back has another film"
+            had = held.id if held else None
+        with hub.store.transaction(PROGRAMME) as db:  # they never came back
+            late = tasks.claim(db, other, lease, now() + lease + 1)
+        assert late is not None and late.id == had
+        with hub.store.transaction(PROGRAMME) as db:
+            assert tasks.release(db, other, late.id)
+        assert run(*work, str(number - 1)) == 0
+        read_once(hub, number)
 
-            end, turn = time.monotonic() + PATIENCE, 0
-            while left():
-                assert time.monotonic() < end, f"{left()} films are left"
-                turn += 1
-                workers = [
-                    subprocess.Popen(
-                        [sys.executable, "-c", WORK, str(file), f"reader {turn} {who}", "0.5"],
-                        cwd=ROOT,
-                        stdout=subprocess.PIPE,
-                    )
-                    for who in range(2)
-                ]
-                for worker in workers:
-                    assert worker.stdout is not None
-                    worker.stdout.readline()
-                few = max(0, left() - number // 3)
-                while left() > few and time.monotonic() < end:
-                    time.sleep(0.001)
-                for worker in workers:  # wherever they are
-                    worker.kill()
-                    worker.communicate()
+
+def test_workers_killed_at_random_lose_no_film_and_read_none_twice(tmp_path: Path, database: str) -> None:
+    number = 60
+    file = toml(tmp_path, database)
+    with opened(settings(tmp_path / "hub", database=Database(postgresql=database))) as hub:
+        box = Sender(hub)
+        box.send(*map(result, range(1, number + 1)), at=now())
+
+        def left() -> int:
             with hub.store.reading(PROGRAMME) as db:
-                reads = db.rows("SELECT film FROM review WHERE programme = :programme")
-                told = db.rows("SELECT seq FROM answer WHERE programme = :programme ORDER BY seq")
-        assert Counter(Counter(row["film"] for row in reads).values()) == {1: number}
-        assert [row["seq"] for row in told] == list(range(1, number + 1))
+                row = db.row("SELECT COUNT(*) AS n FROM task WHERE programme = :programme AND done_at IS NULL")
+            return int(row["n"]) if row else 0
+
+        end, turn = time.monotonic() + PATIENCE, 0
+        while left():
+            assert time.monotonic() < end, f"{left()} films are left"
+            turn += 1
+            workers = [
+                subprocess.Popen(
+                    [sys.executable, "-c", WORK, str(file), f"reader {turn} {who}", "0.5", str(sys.maxsize)],
+                    cwd=ROOT,
+                    stdout=subprocess.PIPE,
+                )
+                for who in range(2)
+            ]
+            for worker in workers:
+                assert worker.stdout is not None
+                worker.stdout.readline()
+            few = max(0, left() - number // 3)
+            while left() > few and time.monotonic() < end:
+                time.sleep(0.001)
+            for worker in workers:  # wherever they are
+                worker.kill()
+                worker.communicate()
+        read_once(hub, number)
