@@ -150,17 +150,33 @@ class Packet(Card, frozen=True, kw_only=True, tag_field="kind", tag="packet"):
 
 
 class Status(Card, frozen=True, kw_only=True, tag_field="kind", tag="status"):
-    """How it stands with a box."""
+    """How it stands with a box, all of it in steps so coarse that it is told anew only where something has changed."""
 
     version: Word
     model: Word
+    """The one in use."""
+    bundle: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    """Its digest; empty where it cannot be told."""
     device_uid: Word
     accepted: bool
+    """It ranks here."""
+    before: bool = False
+    """Another one, or this one otherwise, was accepted here before."""
+    runtime: Annotated[str, Meta(pattern="^[a-z]{0,16}$")] = ""
     drift: Key
     """`learning`, `quiet` or `changed`."""
     disk_free_mib: Count
+    disk_free_percent: Annotated[int, Meta(ge=0, le=100)] | None = None
     films: Count
     unsent: Count
+    unsent_hours: Count = 0
+    """How long the oldest of them has waited."""
+    clock: Key = "alone"
+    """`synchronized`, `alone` where nobody can tell, `behind` what the box has already written."""
+    degrees: Annotated[int, Meta(ge=-100, le=200)] | None = None
+    """Celsius, at its hottest sensor."""
+    backup_days: Count | None = None
+    """Since it was last backed up; None where it never was."""
     notices: tuple[Key, ...]
     """Which processes of the box say that something is wrong."""
 

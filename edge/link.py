@@ -53,8 +53,8 @@ SELDOM = timedelta(seconds=15)
 REFUSED = timedelta(minutes=15)
 """One that answers and does not take this box's parcels is asked at least this often."""
 AWAY = {Trouble.UNREACHABLE, Trouble.CLOSED, Trouble.HANGS}
-STATUS_SECONDS = 3600.0
-"""So often the hub is told how it stands with this box."""
+STATUS_SECONDS = 60.0
+"""So often it is looked how it stands with this box."""
 STRANGER = timedelta(seconds=5)
 """So often it is looked whether the box has been enrolled."""
 

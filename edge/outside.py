@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
-from edge import vocabulary, words
-from edge.cards import Lane, Packet, Seen, Status
+from edge import health, passport, vocabulary, words
+from edge.cards import Lane, Packet, Seen, Status, Up
 from edge.config import Config
+from edge.errors import Tampered
 from edge.records import Assessment, Concern, Display, Outcome, Read, ReadKind, Reason, StoredFile, Urgency, Withheld
 from edge.stages.deidentify import Door, telling
 from edge.stages.report import terms
 from edge.stages.report.content import MANUFACTURER
-from edge.state import acceptances, arrivals, drift, notices, pseudonyms, reads, results, sync
+from edge.state import acceptances, arrivals, drift, installed, notices, pseudonyms, reads, sync
 from edge.state.objects import Objects
 from edge.validity import packet
 from edge.validity.verdict import Verdict
 from models.bundle import Manifest
+
+STATUS = timedelta(hours=1)
+"""So often at most the hub is told how it stands with the box, while nothing presses."""
 
 
 def door(state: Path, manifest: Manifest, device_uids: frozenset[str]) -> Door:
@@ -168,24 +172,51 @@ def tell_packets(store: sqlite3.Connection, config: Config, packets: Iterable[pa
 
 
 def tell_status(store: sqlite3.Connection, config: Config, at: datetime) -> None:
-    """Tell the hub how it stands with this box, where that has changed."""
+    """Tell the hub how it stands with this box: at once where the model, or what the box complains of, has changed, else hourly."""
     if not config.hub.url:
         return
-    free, decided = Objects(Path(config.state)).free_mib(), results.newest_decision(store)
-    model, device_uid = ("", "") if decided is None else (decided.model, decided.device_uid)
-    kept = drift.verdict(store)
-    body = Status(
+    body, last = _status(store, config, at), sync.last(store, "status")
+    if last is not None and abs(at - last.made_at) < STATUS and _pressing(last.body) == _pressing(body):
+        return
+    sync.tell(store, body, Lane.STATE, at, about="status")
+
+
+def _pressing(body: Up) -> tuple[object, ...]:
+    if not isinstance(body, Status):
+        return ()
+    return body.version, body.bundle, body.accepted, body.runtime, body.drift, body.clock, body.notices
+
+
+def _status(store: sqlite3.Connection, config: Config, at: datetime) -> Status:
+    state = Path(config.state)
+    try:
+        bundle, device_uid = passport.at_work(config, store)
+        model, digest = f"{bundle.manifest.id} {bundle.manifest.version}", bundle.digest
+        runtime = config.worker.runtime or installed.runtime(state, digest) or ""
+    except (OSError, Tampered):  # the worker says so, and its notice goes too
+        model = digest = device_uid = runtime = ""
+    accepted, waits = acceptances.accepted(store), sync.unsent(store)
+    disk = Objects(state)
+    degrees, backup = health.warmth().values.get("degrees"), health.backup(store, at).values.get("at")
+    return Status(
         version=version("outpost-cxr"),
         model=model,
+        bundle=digest,
         device_uid=device_uid,
-        accepted=bool(device_uid) and acceptances.accepted(store) == device_uid,
-        drift=_drift(kept),
-        disk_free_mib=free // 64 * 64,
+        accepted=bool(device_uid) and accepted == device_uid,
+        before=accepted is not None,
+        runtime=runtime,
+        drift=_drift(drift.verdict(store)),
+        disk_free_mib=disk.free_mib() // 64 * 64,
+        disk_free_percent=disk.free_percent(),
         films=arrivals.count(store),
-        unsent=len(sync.unsent(store)),
+        unsent=len(waits),
+        unsent_hours=max((max(at - since, timedelta(0)) // timedelta(hours=1) for since in waits.values()), default=0),
+        clock=health.clock(store, at).state,
+        degrees=5 * round(degrees / 5) if isinstance(degrees, float) else None,
+        backup_days=max(at - backup, timedelta(0)).days if isinstance(backup, datetime) else None,
         notices=tuple(notices.processes(store)),
     )
-    sync.tell(store, body, Lane.STATE, at, about="status")
 
 
 def _drift(kept: drift.Verdict | None) -> str:

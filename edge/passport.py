@@ -12,7 +12,7 @@ from edge.config import Config
 from edge.errors import Tampered
 from edge.state import acceptances, calibrations, installed
 from edge.validity.calibration import Calibration
-from models.bundle import SHIPPED, Bundle
+from models.bundle import SHIPPED, Bundle, Manifest
 
 OWN = ""
 """In the place of a calibration's digest: the bundle's own."""
@@ -32,6 +32,18 @@ def device_uid(bundle: Bundle, operating_point: str, calibration: str = OWN) -> 
     if calibration:
         digest = hashlib.sha256(f"{digest} {calibration}".encode()).hexdigest()
     return f"2.25.{int(digest[:32], 16)}"
+
+
+def at_work(config: Config, store: sqlite3.Connection) -> tuple[Bundle, str]:
+    """The bundle in use, of which only the manifest was read, and the UID of what it is here. Raises `Tampered` or OSError."""
+    path = folder(config)
+    raw = (path / "manifest.toml").read_bytes()
+    try:
+        bundle = Bundle(path, msgspec.toml.decode(raw, type=Manifest), hashlib.sha256(raw).hexdigest())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Tampered(f"model {path.name}: {error}") from None
+    point, calibration = in_use(store, bundle)
+    return bundle, device_uid(bundle, point, digest(calibration))
 
 
 def digest(calibration: Calibration | None) -> str:

@@ -37,6 +37,25 @@ SITES = (
     Site(programme=PROGRAMME, name="south", title="عيادة الجنوب", language="ar", timezone="UTC", country="SD"),
 )
 TOTP = totp.new_secret()
+STATUS = cards.Status(
+    version="0.1.0",
+    model="demonstrator 1.0",
+    bundle="ab" * 32,
+    device_uid="2.25.1",
+    accepted=True,
+    runtime="onnx",
+    drift="quiet",
+    disk_free_mib=90_000,
+    disk_free_percent=70,
+    films=400,
+    unsent=3,
+    unsent_hours=2,
+    clock="synchronized",
+    degrees=55,
+    backup_days=3,
+    notices=(),
+)
+"""Of a box with which all is well."""
 
 
 @dataclass
@@ -241,4 +260,5 @@ def fill(hub: Hub) -> dict[str, int]:
         asked = films.case(db, found["asked"])
     assert asked is not None
     hub.says("south", asks(asked.result.case))
+    hub.says("north", STATUS)
     return found

@@ -62,6 +62,11 @@ class Objects:
         disk = os.statvfs(self.root)
         return disk.f_bavail * disk.f_frsize // 2**20
 
+    def free_percent(self) -> int:
+        """Of the disk, as much as an ordinary user may fill."""
+        disk = os.statvfs(self.root)
+        return 100 * disk.f_bavail // max(disk.f_blocks, 1)
+
     def sweep(self) -> int:
         """Remove what a crash left unfinished and say how many files that were; call before anything is received."""
         leftovers = list(self.incoming.iterdir())

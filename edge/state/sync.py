@@ -208,6 +208,12 @@ def tell(
         )
 
 
+def last(connection: sqlite3.Connection, about: str) -> Filed | None:
+    """What was told last of something; None where nothing was."""
+    row = connection.execute("SELECT * FROM sync_event WHERE about = ? ORDER BY id DESC LIMIT 1", (about,)).fetchone()
+    return None if row is None else _filed(row)
+
+
 def take_back(connection: sqlite3.Connection, about: str) -> None:
     """Make nothing of an event that has not left yet, inside the transaction that takes back what it tells."""
     connection.execute(

@@ -19,11 +19,11 @@ from edge import words
 from edge.errors import OutpostError
 from edge.vocabulary import ADVICE, IMPRESSIONS
 from web import languages, phrases
-from web.hub import drift, here, oidc, people, queue, read, signing, staff, turnaround
+from web.hub import drift, fleet, here, oidc, people, queue, read, signing, staff, turnaround
 from web.languages import N_, ngettext, translated
 from web.languages import gettext as _
 
-MODULES = (queue, read, turnaround, drift, staff, signing, oidc)
+MODULES = (queue, read, turnaround, drift, fleet, staff, signing, oidc)
 """Each has a blueprint `pages`; a module is a page, or a few that belong together."""
 
 STATIC = Path(__file__).parent.parent / "static"
