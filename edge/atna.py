@@ -136,6 +136,7 @@ KINDS: dict[Event, Kind] = {
     ),
     Event.ENROLLED: Kind(Family.SECURITY_ALERT, "E", "The box was enrolled with a hub", "110132"),
     Event.BACKED_UP: Kind(Family.SECURITY_ALERT, "E", "A back-up was made", "110142"),
+    Event.RESTORED: Kind(Family.SECURITY_ALERT, "E", "The box was restored from a back-up", "110142"),
     Event.READ_OUT: Kind(Family.AUDIT_LOG_USED, "R", "The ledger was exported"),
 }
 """Each event of the ledger; a test holds the two sets together."""

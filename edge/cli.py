@@ -30,6 +30,7 @@ COMMANDS = {
     "drift": "edge.drift:drift",
     "hub": "web.hub.serve:hub",
     "parcel": "edge.stick:commands",
+    "backup": "edge.backup:commands",
     "bench": "edge.bench:bench",
     "update": "firmware.update:update",
     "flash": "firmware.flash:flash",

@@ -66,6 +66,7 @@ SAYS: dict[Event, str] = {
     Event.STOPPED: N_("The box was stopped"),
     Event.TAMPERED: N_("Something on the box was changed from outside"),
     Event.BACKED_UP: N_("Made a back-up"),
+    Event.RESTORED: N_("Restored the box from a back-up"),
     Event.READ_OUT: N_("Exported the ledger"),
 }
 """Each event in words, after the name of who did it; a test holds the two sets together."""

@@ -106,6 +106,8 @@ class Event(StrEnum):
     ENROLLED = "enrolled"
     """With a hub."""
     BACKED_UP = "backed_up"
+    RESTORED = "restored"
+    """This box became what another one was."""
     READ_OUT = "read_out"
     """The ledger itself was exported."""
 

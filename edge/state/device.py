@@ -82,6 +82,11 @@ def enrol(connection: sqlite3.Connection, said: Enrolled, pin: str, at: datetime
     )
 
 
+def forget(connection: sqlite3.Connection) -> None:
+    """Belong to no hub, inside the transaction that makes this box what another one was: the hub knows that one's key."""
+    connection.execute("DELETE FROM hub")
+
+
 def revoke(connection: sqlite3.Connection) -> None:
     """Note that the hub no longer accepts this box's key, inside the caller's transaction."""
     connection.execute("UPDATE hub SET revoked = 1")

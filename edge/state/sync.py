@@ -534,6 +534,12 @@ def begin_with(connection: sqlite3.Connection, hub_epoch: str) -> None:
     _forget_offsets(connection)
 
 
+def begin_anew(connection: sqlite3.Connection) -> None:
+    """Number what comes in an epoch of its own, inside the transaction that restores a box: the hub may have the old numbers."""
+    _epoch(connection)
+    _draw(connection)
+
+
 def settle(
     connection: sqlite3.Connection, trouble: Trouble | None, detail: str, at: datetime, pause: timedelta | None
 ) -> None:
