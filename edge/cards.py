@@ -47,12 +47,20 @@ class Lane(IntEnum):
     """Reads, receipts and acknowledgements."""
     STATE = 3
     """The day's drift packet and the box's own state."""
-    ROUTINE = 4
-    ROUTINE_IMAGE = 5
-    ASKED = 6
+    SOON = 4
+    """A result that ranks before routine: what could not be assessed does too."""
+    SOON_IMAGE = 5
+    ROUTINE = 6
+    ROUTINE_IMAGE = 7
+    ASKED = 8
     """More of a film that a reader has opened."""
-    BULK = 7
+    BULK = 9
     """All of every film."""
+
+    @property
+    def image(self) -> Lane:
+        """In which the beginning of the film goes whose result goes in this one."""
+        return Lane(self + 1)
 
 
 PREFIX = 32 * 1024

@@ -92,13 +92,19 @@ def tell_result(
     name = sync.case(store, arrival_id, telling.case(arrival, same[:1] in ([], [arrival_id]), way_out))
     shadow = acceptances.accepted(store) != decision.device_uid
     body = telling.result(name, run, arrival, assessment.header, decision, row["supplied_age"], shadow, way_out)
-    urgent = decision.outcome is Outcome.IMMEDIATE or arrival.urgency is Urgency.STAT
-    lane = Lane.URGENT if urgent else Lane.ROUTINE
+    lane = _lane(decision.outcome, arrival.urgency)
     sync.tell(store, body, lane, at, about=f"result {arrival_id} {run}", arrival_id=arrival_id)
     if not pictured:
         tell_withheld(store, config, arrival_id, Withheld(Concern.UNREADABLE), at)
-    if urgent:
-        sync.hasten(store, arrival_id)
+    sync.hasten(store, arrival_id, lane)
+
+
+def _lane(outcome: Outcome, urgency: Urgency) -> Lane:
+    """What the AI says and what was ordered, the sooner of the two; a film that could not be assessed is never routine."""
+    if outcome is Outcome.IMMEDIATE or urgency is Urgency.STAT:
+        return Lane.URGENT
+    soon = outcome in (Outcome.SOON, Outcome.COULD_NOT_ASSESS) or urgency is Urgency.HIGH
+    return Lane.SOON if soon else Lane.ROUTINE
 
 
 def tell_image(
@@ -114,9 +120,10 @@ def tell_image(
     name = sync.case_of(store, arrival_id)
     if not config.hub.url or name is None:
         return
-    lane = Lane.URGENT_IMAGE if sync.is_urgent(store, arrival_id) else Lane.ROUTINE_IMAGE
     body = telling.image(name, file.sha256, file.size, shape, display)
-    sync.tell(store, body, lane, at, about=f"image {arrival_id}", arrival_id=arrival_id)
+    sync.tell(
+        store, body, sync.lane_of(store, arrival_id).image, at, about=f"image {arrival_id}", arrival_id=arrival_id
+    )
 
 
 def tell_withheld(store: sqlite3.Connection, config: Config, arrival_id: int, withheld: Withheld, at: datetime) -> None:
@@ -125,7 +132,8 @@ def tell_withheld(store: sqlite3.Connection, config: Config, arrival_id: int, wi
     if not config.hub.url or name is None:
         return
     body = telling.stays_home(name, withheld)
-    sync.tell(store, body, Lane.ROUTINE, at, about=f"image {arrival_id}", arrival_id=arrival_id)
+    lane = sync.lane_of(store, arrival_id)
+    sync.tell(store, body, lane, at, about=f"image {arrival_id}", arrival_id=arrival_id)
 
 
 def tell_read(store: sqlite3.Connection, config: Config, read: Read) -> None:
@@ -145,7 +153,7 @@ def tell_read(store: sqlite3.Connection, config: Config, read: Read) -> None:
         due=due,
     )
     if asks:
-        sync.hasten(store, read.arrival_id)
+        sync.hasten(store, read.arrival_id, Lane.URGENT)
 
 
 def take_back(store: sqlite3.Connection, read: Read) -> None:

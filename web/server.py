@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -81,7 +82,10 @@ class _Connection(HTTPConnection):
             return False
         except OSError:
             return False
-        return bool(super().communicate())  # type: ignore[no-untyped-call]
+        try:
+            return bool(super().communicate())  # type: ignore[no-untyped-call]
+        except OSError:  # nobody hears that something went wrong
+            return False
 
     def _lead_to_join_page(self) -> None:
         """Answer plain HTTP, in plain HTTP, with where to go, and with nothing of what was asked."""
@@ -97,6 +101,15 @@ class _Connection(HTTPConnection):
             )  # the rest of the question: unread, it would take the answer with it
         except OSError:
             return
+
+
+class _Server(Server):
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """Take down what went wrong; of a connection that was cut, which links do all day, one line says enough."""
+        if isinstance(error := sys.exception(), OSError):
+            log.warning("a connection was cut (%s)", error)
+        else:
+            log.log(level, msg, exc_info=traceback)
 
 
 def context(file: Path) -> ssl.SSLContext:
@@ -126,7 +139,7 @@ def serve(
 
     Raises `Misconfigured` when the address of that setting cannot be used.
     """
-    server = Server((host, port), app, numthreads=threads, server_name="Outpost")
+    server = _Server((host, port), app, numthreads=threads, server_name="Outpost")
     server.max_request_body_size, server.timeout = body, seconds
     if tls is not None:
         server.ssl_adapter = tls

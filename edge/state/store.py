@@ -53,6 +53,7 @@ MIGRATIONS: tuple[str, ...] = (
     trials.TABLE,
     phantoms.TABLE,
     device.TABLE + sync.TABLE,
+    sync.SOON,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

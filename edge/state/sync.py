@@ -89,6 +89,14 @@ is the identifier of the one in which it left last.
 `offset` is how many bytes the hub has durably; NULL where nobody knows.
 """
 
+SOON = """
+UPDATE sync_event SET lane = lane + 2 WHERE lane >= 4;
+UPDATE sync_object SET lane = lane + 2 WHERE lane >= 4;
+"""
+"""Lanes between the box's state and what is routine came later."""
+
+RESULTS = (Lane.URGENT, Lane.SOON, Lane.ROUTINE)
+"""In which results go."""
 JITTER = timedelta(minutes=1)
 """A moment further ahead than this was written under a clock that was wrong."""
 BELIEVED = timedelta(days=3650)
@@ -221,22 +229,24 @@ def take_back(connection: sqlite3.Connection, about: str) -> None:
     )
 
 
-def hasten(connection: sqlite3.Connection, arrival_id: int) -> None:
-    """Have a film and what was said of it go first, inside the caller's transaction: somebody waits for it."""
+def hasten(connection: sqlite3.Connection, arrival_id: int, lane: Lane) -> None:
+    """Have a film and what was said of it go no later than in that lane of a result, inside the caller's transaction."""
+    images = ", ".join(str(one.image.value) for one in RESULTS)
     connection.execute(
-        f"UPDATE sync_event SET lane = CASE WHEN lane IN (:image, :first) THEN :first ELSE :urgent END"
-        f" WHERE arrival_id = :film AND {_OPEN} AND lane > :first",
-        {"film": arrival_id, "urgent": Lane.URGENT, "first": Lane.URGENT_IMAGE, "image": Lane.ROUTINE_IMAGE},
+        f"UPDATE sync_event SET lane = CASE WHEN lane IN ({images}) THEN :image ELSE :lane END"
+        f" WHERE arrival_id = :film AND {_OPEN} AND lane > :image",
+        {"film": arrival_id, "lane": lane, "image": lane.image},
     )
-    connection.execute("UPDATE sync_object SET lane = ? WHERE arrival_id = ?", (Lane.URGENT_IMAGE, arrival_id))
+    connection.execute("UPDATE sync_object SET lane = MIN(lane, ?) WHERE arrival_id = ?", (lane.image, arrival_id))
 
 
-def is_urgent(connection: sqlite3.Connection, arrival_id: int) -> bool:
-    """Whether something that was said of a film was urgent."""
+def lane_of(connection: sqlite3.Connection, arrival_id: int) -> Lane:
+    """The first lane of a result in which something of a film went."""
     row = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM sync_event WHERE arrival_id = ? AND lane = ?)", (arrival_id, Lane.URGENT)
+        f"SELECT MIN(lane) FROM sync_event WHERE arrival_id = ? AND lane IN ({', '.join(map(str, map(int, RESULTS)))})",
+        (arrival_id,),
     ).fetchone()
-    return bool(row[0])
+    return Lane.ROUTINE if row[0] is None else Lane(row[0])
 
 
 def _file(

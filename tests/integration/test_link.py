@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
+import ssl
+import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,6 +27,7 @@ from edge.errors import Misconfigured, Transient
 from edge.intake import Intake as Door
 from edge.link import Link, Lost
 from edge.records import Outcome, ReadKind, Trouble
+from edge.stages.parcel import Keys
 from edge.state import device, reads, results, sync
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
@@ -32,6 +36,7 @@ from edge.worker import Worker
 from models import phantom
 from tests import hub as hubs
 from tests import seeds
+from tests.box import PATIENCE, until
 from web.hub import answers, films, keys, serve, sites
 from web.hub import config as hub_config
 from web.hub.here import open_hub
@@ -225,6 +230,39 @@ def test_a_hub_with_another_key_is_not_spoken_to(tmp_path: Path, peer: Peer) -> 
     with closing(Wire(config.hub, lambda: "b" * 20)) as wire, pytest.raises(Lost) as caught:
         wire.post("/sync/parcels", {}, b"")
     assert caught.value.trouble is Trouble.TLS
+
+
+def test_a_connection_that_is_cut_costs_a_line_and_no_traceback(
+    tmp_path: Path, peer: Peer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = box(tmp_path / "box", peer.url)
+    assert enrol(config, peer.code()).exit_code == 0
+    signer = Link.__new__(Link)
+    signer.keys = Keys(*device.keys(tmp_path / "box"))
+    asked = (
+        b"PATCH /sync/objects/%s HTTP/1.1\r\nHost: hub\r\nUpload-Offset: 0\r\nContent-Length: 9\r\n" % (b"0" * 64),
+        b"POST /sync/parcels HTTP/1.1\r\nHost: hub\r\nContent-Length: 900\r\n",
+        b"GET /sync/",
+        b"",
+    )
+    for begun in asked:
+        with socket.create_connection(("127.0.0.1", peer.service.port), PATIENCE) as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            secure = context.wrap_socket(plain)
+            if begun.endswith(b"\r\n"):
+                method, path = begun.decode().split(" ")[:2]
+                signed = signer._signed(method, path, 0 if method == "PATCH" else None)
+                begun += "".join(f"{key}: {value}\r\n" for key, value in signed.items()).encode() + b"\r\n"
+            secure.sendall(begun)
+            secure.close()
+    with linked(config) as (store, link):
+        talk(store, link)
+    until(lambda: "a connection was cut" in caplog.text, "it is said")
+    told = caplog.text + capfd.readouterr().err
+    assert "Traceback" not in told, told
+    assert told.count("a connection was cut") <= len(asked), told
 
 
 def test_a_box_that_was_revoked_says_so_and_keeps_everything(tmp_path: Path, peer: Peer) -> None:

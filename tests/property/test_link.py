@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edge import link
 from edge.cards import PREFIX, Image, Lane, Picture, Read, Seen, ToBox, Void, Want
 from edge.config import Config, Hub
 from edge.link import Link
@@ -352,6 +353,28 @@ def test_lanes_are_strict_and_nothing_starves(tmp_path: Path) -> None:
         made.quiet()
         made.check()
         assert film in made.hub.held.objects
+
+
+def test_what_ranks_before_routine_goes_before_it_also_where_that_is_known_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "TURN", 10**6)
+    with box(tmp_path) as made:
+        routine = [made.say(), made.film(20_000)]
+        later = made.film(20_000)  # another run of it says more than the first
+        soon = [made.say(Lane.SOON), made.film(20_000, Lane.SOON_IMAGE)]
+        with transaction(made.store):
+            (film,) = made.store.execute("SELECT arrival_id FROM sync_object WHERE sha256 = ?", (later,)).fetchone()
+            for lane in (Lane.SOON, Lane.ROUTINE):  # what was raised once stays
+                sync.hasten(made.store, film, lane)
+                assert sync.lane_of(made.store, film) is Lane.ROUTINE, "it has no result"
+        went = order_of(made)
+        made.quiet()
+        made.check()
+    said, image, of_later, routine_said, routine_image = (of[:6] for of in (*soon, later, *routine))
+    assert went.index(said) < went.index(routine_said)
+    films = [one.partition("+")[0] for one in went if "+" in one]
+    assert {*films[:2]} == {image, of_later} and films[-1] == routine_image, went
 
 
 def test_budget_and_metered_hours_hold_back_all_but_what_is_urgent(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 from edge import outside, words
 from edge.cards import Answer, Decided, Enrolled, Lane, Read, Seen, ToBox
 from edge.config import Hub, Policy
-from edge.records import Outcome, ReadKind, Trouble
-from edge.state import device, reads, sync
-from edge.state.store import now, transaction
+from edge.records import Assessment, Outcome, ReadKind, Reason, Trouble, Urgency
+from edge.state import device, reads, results, sync
+from edge.state.store import MIGRATIONS, now, transaction
 from edge.vocabulary import ADVICE, IMPRESSIONS
+from models.bundle import SHIPPED, load
 from tests.unit.test_web import Box
 from web.languages import LANGUAGES, speaking, translated
 
@@ -140,6 +141,36 @@ def test_a_read_is_said_in_the_clinics_language_from_codes_alone(box: Box, langu
     texts = [choice.text for table in (IMPRESSIONS, ADVICE) for choice in table.values()]
     with box.client.application.test_request_context(), speaking(language):
         assert all(translated(text) != text for text in texts)
+
+
+def test_what_ranks_before_routine_goes_before_it_and_what_nobody_could_tell_does_too(box: Box) -> None:
+    enrol(box)
+    manifest = load(SHIPPED).manifest
+    first = {"stat": Lane.URGENT, "high": Lane.SOON, "routine": Lane.ROUTINE, "immediate": Lane.URGENT}
+    first |= {"soon": Lane.SOON, "could_not_assess": Lane.SOON}
+    expected = {}
+    for urgency, outcome in reversed([(urgency, outcome) for urgency in Urgency for outcome in Outcome]):
+        reason = Reason.PROCESSING_FAILED if outcome is Outcome.COULD_NOT_ASSESS else None
+        number = box.film(outcome, reason=reason, urgency=urgency)
+        expected[number] = min(first[urgency], first[outcome])
+        with transaction(box.store):
+            shown = results.film(box.store, number)
+            assert shown.header and shown.decision
+            said = Assessment(shown.header, shown.decision, None, {})
+            outside.tell_result(box.store, box.config, manifest, number, 1, said, number % 2 == 0, now())
+    went = sync.events(box.store, now(), 2**30)
+    rows = box.store.execute("SELECT id, arrival_id FROM sync_event").fetchall()
+    lanes = [expected[dict(map(tuple, rows))[one.id]] for one in went]
+    assert lanes == sorted(lanes) == [one.lane for one in went] and len(lanes) == 18
+
+
+def test_lanes_of_an_earlier_version_stay_what_they_were(box: Box) -> None:
+    assert sync.SOON in MIGRATIONS
+    with transaction(box.store):
+        sync.tell(box.store, Seen(case="2.25.1", read="b" * 64), Lane(4), now(), about="routine, then")
+        for statement in sync.SOON.strip().splitlines():
+            box.store.execute(statement)
+    assert [one.lane for one in sync.events(box.store, now(), 2**30)] == [Lane.ROUTINE]
 
 
 def test_asking_a_teleradiologist_goes_first_and_not_before_it_can_no_longer_be_taken_back(box: Box) -> None:
