@@ -30,6 +30,10 @@ Key = Annotated[str, Meta(pattern="^[a-z0-9_]{1,64}$")]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:+ -]{0,64}$")]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+PublicKey = Annotated[
+    bytes, Meta(min_length=32, max_length=32, extra_json_schema={"pattern": "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"})
+]
+"""Of Ed25519 or X25519; as JSON in base64."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -342,8 +346,8 @@ class Enrol(Card, frozen=True, kw_only=True):
 
     code: Annotated[str, Meta(max_length=64)]
     """The one-time code that the hub made."""
-    signing: Annotated[bytes, Meta(min_length=32, max_length=32)]
-    sealing: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    signing: PublicKey
+    sealing: PublicKey
     version: Word
 
 
@@ -352,8 +356,8 @@ class Enrolled(Card, frozen=True, kw_only=True):
 
     site: SiteName
     programme: Annotated[str, Meta(max_length=64)]
-    signing: Annotated[bytes, Meta(min_length=32, max_length=32)]
-    sealing: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    signing: PublicKey
+    sealing: PublicKey
     epoch: Epoch
 
 

@@ -41,7 +41,7 @@ def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def pages_of(hub: Hub) -> list[Any]:
-    return [rule for rule in hub.app.url_map.iter_rules() if not rule.rule.startswith("/sync/")]
+    return [rule for rule in hub.app.url_map.iter_rules() if not rule.rule.startswith(people.MACHINE_PATHS)]
 
 
 def test_every_page_says_who_may_see_it(hub: Hub) -> None:

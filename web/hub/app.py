@@ -12,7 +12,7 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from edge.errors import OutpostError, Transient
-from web.hub import here, pages, people, sync
+from web.hub import here, openapi, pages, people, sync
 from web.hub.config import Config
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ HEADERS = {
 BODY_BYTES = 16 * 1024
 """No form is larger; what boxes send has limits of its own."""
 
-MACHINES = (sync,)
+MACHINES = (sync, openapi)
 """Asked by boxes and by other systems, which prove who they are with each request."""
 
 
@@ -47,6 +47,7 @@ def create(config: Config) -> Flask:
     for module in MACHINES:
         app.register_blueprint(module.pages)
     app.before_request(_refuse_foreign_forms)
+    app.before_request(_refuse_nul)
     pages.install(app, held)
     app.after_request(_protect)
     app.register_error_handler(HTTPException, _refused)
@@ -64,8 +65,21 @@ def _refuse_foreign_forms() -> None:
         abort(403)
 
 
+def _refuse_nul() -> None:
+    """No text has this character, and PostgreSQL takes none that does."""
+    texts = [
+        request.path,
+        request.query_string.decode(errors="replace").replace("%00", "\0"),
+        *request.headers.values(),
+    ]
+    if not _machine():
+        texts += [text for _, values in request.form.lists() for text in values]
+    if any("\0" in text for text in texts):
+        abort(400)
+
+
 def _machine() -> bool:
-    return request.blueprint in people.MACHINES or request.path.startswith("/sync/")
+    return request.blueprint in people.MACHINES or request.path.startswith(people.MACHINE_PATHS)
 
 
 def _protect(response: Response) -> Response:

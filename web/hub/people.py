@@ -25,8 +25,10 @@ from web.people import local, set_cookie
 READERS = (Role.READER, Role.LEAD)
 """Who may see films."""
 EVERYONE = tuple(Role)
-MACHINES = frozenset({"sync", "enrol"})
-"""Blueprints that boxes ask, which sign each request."""
+MACHINES = frozenset({"sync", "openapi"})
+"""Blueprints that boxes and other systems ask, which say with each request who they are."""
+MACHINE_PATHS = ("/sync/", "/openapi.json")
+"""Where these are."""
 
 SESSION, BROWSER = "reader", "browser"
 """The cookies: who is signed in, and which browser this is."""

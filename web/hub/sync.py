@@ -22,7 +22,7 @@ from edge import cards, pins
 from edge.cards import Enrol, Enrolled, Piece, ToBox, ToHub
 from edge.stages import parcel
 from edge.stages.parcel import Fault, Opened, Public
-from web.hub import answers, drafts, films, here, inbox, objects, sites
+from web.hub import answers, drafts, films, here, inbox, objects, openapi, sites
 from web.hub.here import Hub
 from web.hub.objects import Took
 from web.hub.records import Device
@@ -48,6 +48,11 @@ SENTENCES = {
 
 
 @pages.post("/enrol")
+@openapi.operation(
+    "box",
+    {200: openapi.json(Enrolled)} | dict.fromkeys((400, 401, 404, 409, 410, 413, 429), openapi.TEXT),
+    takes=openapi.json(Enrol),
+)
 def enrol() -> flask.typing.ResponseReturnValue:
     """Make a box known that has a one-time code; the request is signed with the key that it brings."""
     hub, body, at = here.hub(), _body(ENROL_BYTES), now()
@@ -88,6 +93,12 @@ CODES = {
 
 
 @pages.post("/parcels")
+@openapi.operation(
+    "box",
+    {200: openapi.binary("A parcel of one ToBox, sealed to the box.", ToBox)}
+    | dict.fromkeys((401, 403, 413, 422), openapi.TEXT),
+    takes=openapi.binary("A parcel of ToHub, sealed to the hub; what a box sends again changes nothing.", ToHub),
+)
 def parcels() -> flask.typing.ResponseReturnValue:
     """Take a parcel and answer with one: what the hub has, and what it has to say."""
     hub, body = here.hub(), _body(PARCEL_BYTES)
@@ -139,6 +150,11 @@ def take(hub: Hub, device: Device, messages: Iterable[ToHub], identifier: str) -
 
 
 @pages.get("/objects/<sha256>")
+@openapi.operation(
+    "box",
+    {204: openapi.NOTHING} | dict.fromkeys((401, 403, 404), openapi.TEXT),
+    gives={"Upload-Offset": openapi.COUNT, "Upload-Length": openapi.COUNT},
+)
 def offset(sha256: str) -> flask.typing.ResponseReturnValue:
     """How many bytes of an object are here durably."""
     device = _device(parcel.request(request.method, request.path))
@@ -150,6 +166,13 @@ def offset(sha256: str) -> flask.typing.ResponseReturnValue:
 
 
 @pages.route("/objects/<sha256>", methods=["PATCH"])
+@openapi.operation(
+    "box",
+    {204: openapi.NOTHING} | dict.fromkeys((400, 401, 403, 404, 408, 409, 460), openapi.TEXT),
+    takes=openapi.binary("The object's bytes from Upload-Offset on."),
+    headers={"Upload-Offset": True, "Upload-Length": False},
+    gives={"Upload-Offset": openapi.COUNT, "Outpost-Kept": {"type": "string", "pattern": "^[0-9]+ [0-9]+$"}},
+)
 def append(sha256: str) -> flask.typing.ResponseReturnValue:
     """Take bytes of an object as they come; a cut keeps what came."""
     hub, at, size = here.hub(), _number("Upload-Offset"), _number("Upload-Length", needed=False)
