@@ -231,11 +231,7 @@ def _vacant(state: Path) -> None:
             raise Misconfigured(
                 f"this box has {films} films of its own; they would be gone. Restore on a new box, or reset this one first."
             )
-        opened.execute("PRAGMA busy_timeout=1000")
-        try:
-            opened.execute("PRAGMA journal_mode=DELETE")  # what nobody can do while another process has it open
-        except sqlite3.OperationalError:
-            raise Misconfigured("the box is running. Stop it, and start the same again.") from None
+        store.idle(opened)
 
 
 def _newest(held: Vault, fresh: Path, agree: Callable[[str], bool]) -> Snapshot:

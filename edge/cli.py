@@ -32,6 +32,7 @@ COMMANDS = {
     "parcel": "edge.stick:commands",
     "backup": "edge.backup:commands",
     "bench": "edge.bench:bench",
+    "reset": "firmware.reset:reset",
     "update": "firmware.update:update",
     "flash": "firmware.flash:flash",
     "provision": "firmware.provision:provision",

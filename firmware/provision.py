@@ -21,6 +21,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 SETTINGS, HELD, SIGNER, CABLE, CODE = "outpost.toml", "site", "site.signer", "site.network", "enrol"
 """What lies in the box's folder once it is provisioned: settings, the site file, the key that signed it, the cable's settings, and
 until the hub has taken it the one-time code."""
+STATE = "state"
 READ_BY = 0o640
 """Their mode: the box's own people only."""
 
@@ -63,6 +64,9 @@ def show(file: Path, signer: str | None) -> None:
 @click.option("--to", "folder", type=FOLDER, default="/var/lib/outpost", show_default=True, help="The box's folder.")
 def apply(file: Path, folder: Path) -> None:
     """Carry out a site FILE on this box: write its settings. The first signer is the only one from then on."""
+    from firmware import reset
+
+    reset.finish(folder / STATE)  # where the power went while it was erased
     content = _read(file)
     if not content.rstrip().partition(b"\n")[2]:
         if not (folder / SETTINGS).exists():
@@ -89,7 +93,7 @@ def _settle(site: Site, folder: Path) -> None:
     """Write the settings that follow from the site file."""
     durable.folder(folder)
     with tempfile.NamedTemporaryFile(dir=folder) as file:
-        settings.save(sites.configuration(site, str(folder / "state")), Path(file.name))
+        settings.save(sites.configuration(site, str(folder / STATE)), Path(file.name))
         durable.write(folder / SETTINGS, Path(file.name).read_bytes(), READ_BY)
 
 

@@ -131,6 +131,15 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     connection.execute("COMMIT")
 
 
+def idle(connection: sqlite3.Connection) -> None:
+    """Make sure that no other process has the database open. Raises `Misconfigured` where one has."""
+    connection.execute("PRAGMA busy_timeout=1000")
+    try:
+        connection.execute("PRAGMA journal_mode=DELETE")  # which SQLite does for the last one alone
+    except sqlite3.OperationalError:
+        raise Misconfigured("the box is running. Stop it, and start the same again.") from None
+
+
 def changes(connection: sqlite3.Connection) -> int:
     """A number that differs once any other connection has committed; cheap enough to poll."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
