@@ -133,6 +133,7 @@ def simulate(
 ) -> None:
     """Simulate how many days a change goes unnoticed, beside what others watch with; shifts are in spreads of single films."""
     from edge.validity import planning
+    from edge.validity.sensitivity import BAD, GOOD
 
     clinics = [planning.Clinic(number, spread, history) for number in films for spread in effect]
     steps = len(clinics) * (len(shift) + 1)
@@ -144,6 +145,13 @@ def simulate(
         told = "".join(f"{f'{one.median:g} ({one.percentile90:g})':>12}" for one in found)
         click.echo(f"{f'{clinic.films_per_day}, {clinic.effect:g} sd':<28}{name:<12}{told}")
     click.echo(f"{planning.PATIENCE} stands for: not found by then.")
+    fall = GOOD - BAD
+    for pooled in (planning.Programme(1), planning.Programme(10)):
+        one = planning.Found(fall, tuple(planning.days_to_find_misses(pooled, iter(range(seed, seed + sites)))))
+        click.echo(
+            f"{pooled.clinics} x {pooled.films_per_day} films a day, {pooled.abnormal:.0%} abnormal, {pooled.share:.0%} of the "
+            f"others read: sensitivity {GOOD:.2f} to {BAD:.2f} found in {one.median:g} ({one.percentile90:g})."
+        )
     if years:
         clinic = planning.Clinic(history=history)
         with click.progressbar(

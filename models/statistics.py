@@ -147,5 +147,65 @@ def selective_risk(confidence: Floats, wrong: Truth) -> tuple[Floats, Floats]:
     return ends / len(order), risks
 
 
+@dataclass(frozen=True)
+class Band:
+    """From which probabilities a finding is called present or absent, by conformal prediction for each of the two by itself."""
+
+    present: float
+    """From here on it may be present; -inf where so few films cannot rule that out at any probability."""
+    absent: float
+    """Up to here it may be absent; inf likewise."""
+
+    def says(self, p: float) -> bool | None:
+        """Present or absent; None where both may be, or neither looks like any film before: *cannot tell*."""
+        present, absent = p >= self.present, p <= self.absent
+        return present if present != absent else None
+
+
+def conformal(p: Floats, truth: Truth, coverage: float = 0.95) -> Band:
+    """The band from films that the probabilities were not fitted to, one a patient, in any order.
+
+    Of further films like these with the finding, a share `coverage` or more is not called absent, and of those without it as
+    many not called present, on average over such sets of films (split conformal prediction within classes: Papadopoulos 2002;
+    Vovk, Gammerman and Shafer 2005, section 4.5). What one set leads to varies: see `covered`.
+    """
+    present, absent = np.sort(p[truth]), np.sort(-p[~truth])
+    return Band(*(sign * _kth(some, coverage) for sign, some in ((1, present), (-1, absent))))
+
+
+def covered(films: int, coverage: float = 0.95) -> Estimate:
+    """What the coverage of a class comes to with so many calibration films of it: mean and central 95 % of such sets.
+
+    With n films and k = ⌊(n + 1)(1 - coverage)⌋ it is Beta(n + 1 - k, k) where scores have no ties (Vovk 2012).
+    """
+    k = _beyond(films, coverage)
+    if not k:
+        return Estimate(1.0, 1.0, 1.0)
+    rank = np.arange(1, films + 1)
+    choose = np.concatenate([[0.0], np.cumsum(np.log((films + 1 - rank) / rank))])[films + 1 - k :]
+    many = np.arange(films + 1 - k, films + 1)
+
+    def below(x: float) -> float:  # a beta's share up to x is that of so many or more hits of `films` (DLMF 8.17.5)
+        return float(np.exp(choose + many * math.log(x) + (films - many) * math.log1p(-x)).sum())
+
+    def quantile(share: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if below(middle) < share else (low, middle)
+        return high
+
+    return Estimate((films + 1 - k) / (films + 1), quantile(0.025), quantile(0.975))
+
+
+def _beyond(films: int, coverage: float) -> int:
+    return math.floor((films + 1) * (1 - coverage) + 1e-9)  # of 100, 0.1 is 10, not 9.999…
+
+
+def _kth(ranked: Floats, coverage: float) -> float:
+    k = _beyond(len(ranked), coverage)
+    return float(ranked[k - 1]) if k else -math.inf
+
+
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan

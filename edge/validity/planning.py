@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.validity import packet, watch
+from edge.validity import packet, sensitivity, watch
+from edge.validity.sensitivity import BAD, GOOD, Audited
 from edge.validity.watch import CHARTED, COLUMNS, MAIN, Charts, Days
 
 Array = npt.NDArray[np.float64]
@@ -22,6 +24,8 @@ Array = npt.NDArray[np.float64]
 WINDOW = 30
 PATIENCE = 90
 """Days after which a change counts as not found."""
+LONGEST = 365
+"""Days after which a fall of the sensitivity counts as not found."""
 FEATURES = 64
 RIVALS = ("KS 30 days", "PSI 30 days", "MMD 30 days")
 SHARES = (0.05, 0.20, 0.10, 0.15, 0.40)
@@ -39,6 +43,19 @@ class Clinic:
     """Spread of the days themselves, in spreads of single films."""
     history: int = 180
     """Days that the watch has learnt from."""
+    running: int = WINDOW
+    """Quiet days it has stood since; a change that comes with the very first (0) takes it longest."""
+
+
+@dataclass(frozen=True)
+class Programme:
+    """Clinics that share a model and a kind of X-ray unit, so that their reads are added."""
+
+    clinics: int = 1
+    share: float = 0.10
+    """Of the films that the AI does not raise, so many are read, drawn by lot; of those it raises, all."""
+    films_per_day: int = 30
+    abnormal: float = 0.08
 
 
 @dataclass(frozen=True)
@@ -73,12 +90,14 @@ class Quiet:
         return float(mean - spread), float(mean + spread)
 
 
-def films(draw: np.random.Generator, clinic: Clinic, days: int, shift: float = 0.0) -> tuple[Days, Array]:
-    """Some days of a clinic, and its films' main streams (days, films, streams); the first of them is moved by `shift`."""
+def films(
+    draw: np.random.Generator, clinic: Clinic, days: int, shift: float = 0.0, since: int = 0
+) -> tuple[Days, Array]:
+    """Some days of a clinic, and its films' main streams (days, films, streams); from a day on the first is moved by `shift`."""
     n, size = clinic.films_per_day, len(COLUMNS) + packet.AXES
     effect = draw.normal(0, clinic.effect, (days, 1, size))
     values = draw.standard_normal((days, n, size)) + effect
-    values[:, :, 0] += shift
+    values[since:, :, 0] += shift
     rates = slice(len(MAIN), CHARTED)
     values[:, :, rates] = draw.random((days, n, len(SHARES))) < np.array(SHARES)
     mean = values.mean(1)
@@ -93,12 +112,14 @@ def days_to_find(clinic: Clinic, shift: float, seeds: Iterator[int]) -> Iterator
         draw = np.random.default_rng(seed)
         history, _ = films(draw, clinic, clinic.history)
         usual, most = watch.reference(history), watch.limits(history, seed)
-        after, _ = films(draw, clinic, PATIENCE, shift)
+        after, _ = films(draw, clinic, clinic.running + PATIENCE, shift, clinic.running)
         charts, found = Charts(), PATIENCE
-        for day, standard in enumerate(usual.standard(after.n, after.mean), 1):
+        for day, standard in enumerate(usual.standard(after.n, after.mean), 1 - clinic.running):
             if np.any(charts.step(standard) > most):
-                found = day
-                break
+                if day > 0:
+                    found = day
+                    break
+                charts = Charts()  # a false alarm
         yield found
 
 
@@ -112,9 +133,33 @@ def quiet_years(clinic: Clinic, seeds: Iterator[int]) -> Iterator[int]:
         charts, alarms, last = Charts(), 0, -watch.YEAR
         for day, standard in enumerate(usual.standard(year.n, year.mean)):
             if np.any(charts.step(standard) > most):
-                alarms += day - last >= watch.QUIET
+                alarms += day - last > watch.QUIET
                 charts, last = Charts(), day
         yield alarms
+
+
+def reads(draw: np.random.Generator, programme: Programme, sensitivity_: float) -> Iterator[list[Audited]]:
+    """Day after day, the abnormal films that people read without seeing the AI."""
+    ill = programme.films_per_day * programme.clinics * programme.abnormal
+    while True:
+        raised, missed = draw.poisson(ill * sensitivity_), draw.poisson(ill * (1 - sensitivity_) * programme.share)
+        yield [Audited(bool(one), programme.share) for one in draw.permutation([1] * raised + [0] * missed)]
+
+
+def days_to_find_misses(programme: Programme, seeds: Iterator[int]) -> Iterator[int]:
+    """For each seed, the days until reads tell that the AI has come to find fewer: a fall from `GOOD` to `BAD`."""
+    ill = programme.films_per_day * programme.clinics * programme.abnormal
+    a_year = round(ill * (GOOD + (1 - GOOD) * programme.share) * watch.YEAR)
+    most = sensitivity.limit([programme.share], a_year, seed=1)
+    for seed in seeds:
+        found, height = LONGEST, 0.0
+        for day, some in enumerate(islice(reads(np.random.default_rng(seed), programme, BAD), LONGEST), 1):
+            heights = sensitivity.chart(some, height=height)
+            if any(one > most for one in heights):
+                found = day
+                break
+            height = heights[-1] if heights else height
+        yield found
 
 
 class Rivals:

@@ -55,9 +55,9 @@ def _read(sensitivity: float, share: float) -> float:
     return sensitivity / (sensitivity + (1 - sensitivity) * share)
 
 
-def chart(films: Iterable[Audited], good: float = GOOD, bad: float = BAD) -> list[float]:
-    """How high the CUSUM stands after each film, in the order in which they were read."""
-    heights, height = list[float](), 0.0
+def chart(films: Iterable[Audited], good: float = GOOD, bad: float = BAD, height: float = 0.0) -> list[float]:
+    """How high the CUSUM stands after each film, in the order in which they were read; before them it stood at `height`."""
+    heights = list[float]()
     for film in films:
         height = max(0.0, height + evidence(film, good, bad))
         heights.append(height)
@@ -81,11 +81,6 @@ def limit(shares: Sequence[float], a_year: int, seed: int, good: float = GOOD, b
         height = np.maximum(0.0, height + steps[detected.astype(int), kind])
         np.maximum(highest, height, out=highest)
     return float(np.quantile(highest, QUIET_ALL_YEAR))
-
-
-def found(films: Iterable[Audited], most: float, good: float = GOOD, bad: float = BAD) -> int | None:
-    """The number of the film at which the chart crosses its limit, from 0; None where it does not."""
-    return next((at for at, height in enumerate(chart(films, good, bad)) if height > most), None)
 
 
 def estimate(films: Sequence[Audited]) -> Estimate | None:

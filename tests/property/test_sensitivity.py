@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from edge.validity.sensitivity import BAD, GOOD, Audited, chart, estimate, evidence, found, limit
+from edge.validity.planning import Programme, days_to_find_misses, reads
+from edge.validity.sensitivity import BAD, GOOD, Audited, chart, estimate, evidence, limit
 
 SHARES = st.sampled_from([0.05, 0.1, 0.3, 1.0])
 FILMS = st.lists(st.builds(Audited, st.booleans(), SHARES), max_size=60)
@@ -32,6 +34,8 @@ def test_the_chart_is_that_of_the_textbook(films: list[Audited]) -> None:
     steps = [evidence(film) for film in films]
     for at, height in enumerate(chart(films)):
         assert height == pytest.approx(max(0.0, *(sum(steps[start : at + 1]) for start in range(at + 1))), abs=1e-9)
+    early = chart(films[:20])
+    assert chart(films) == [*early, *chart(films[20:], height=early[-1] if early else 0.0)]
 
 
 @given(share=SHARES)
@@ -40,41 +44,28 @@ def test_a_miss_speaks_for_a_bad_model_and_more_the_more_were_read(share: float)
     assert evidence(Audited(True, share)) >= evidence(Audited(True, 1.0))
 
 
-def read(draw: np.random.Generator, clinics: int, share: float, sensitivity: float, days: int) -> list[list[Audited]]:
-    """What is read on each day: all that the AI raises, of the others a share by lot."""
-    found_ = draw.poisson(ILL_A_DAY * clinics * sensitivity, days)
-    lost = draw.poisson(ILL_A_DAY * clinics * (1 - sensitivity) * share, days)
-    return [
-        [Audited(bool(one), share) for one in draw.permutation([1] * raised + [0] * missed)]
-        for raised, missed in zip(found_, lost, strict=True)
-    ]
-
-
-def days_until(clinics: int, share: float, seeds: int) -> list[int]:
-    """In each simulated programme, the day on which it is found that only three of four abnormal films are raised."""
-    a_year = round(ILL_A_DAY * clinics * (GOOD + (1 - GOOD) * share) * 365)
-    most, told = limit([share], a_year, seed=1), []
-    for seed in range(seeds):
-        days = read(np.random.default_rng(seed), clinics, share, BAD, 400)
-        at = found([film for day in days for film in day], most)
-        ends = np.cumsum([len(day) for day in days])
-        told.append(400 if at is None else int(np.searchsorted(ends, at, "right")) + 1)
-    return told
+def read(programme: Programme, sensitivity: float, days: int, *seed: int) -> list[Audited]:
+    """What is read in so many days."""
+    return [film for day in islice(reads(np.random.default_rng(seed), programme, sensitivity), days) for film in day]
 
 
 def test_a_model_that_finds_fewer_is_found_by_ten_clinics_in_two_weeks() -> None:
-    assert np.median(days_until(10, 0.1, 60)) <= 14
-    assert np.median(days_until(1, 0.1, 60)) <= 65
+    assert np.median(list(days_to_find_misses(Programme(10), iter(range(60))))) <= 14
+    assert 28 <= np.median(list(days_to_find_misses(Programme(1), iter(range(60))))) <= 65
+
+
+def test_what_is_read_is_what_the_programme_says() -> None:
+    films = read(Programme(4, share=0.3), 0.85, 1000, 7)
+    missed = sum(not film.detected for film in films)
+    assert len(films) - missed == pytest.approx(ILL_A_DAY * 4 * 0.85 * 1000, rel=0.05)
+    assert missed == pytest.approx(ILL_A_DAY * 4 * 0.15 * 0.3 * 1000, rel=0.15)
 
 
 def test_one_false_alarm_a_year() -> None:
     """Fresh years at the good sensitivity: e^-1 of them are quiet, as far as 200 years can tell."""
     a_year = round(ILL_A_DAY * (GOOD + (1 - GOOD) * 0.1) * 365)
     most = limit([0.1], a_year, seed=1)
-    quiet = 0
-    for seed in range(200):
-        days = read(np.random.default_rng([2, seed]), 1, 0.1, GOOD, 365)
-        quiet += found([film for day in days for film in day], most) is None
+    quiet = sum(max(chart(read(Programme(1), GOOD, 365, 2, seed))) <= most for seed in range(200))
     low, high = stats.binom(200, math.exp(-1)).ppf([0.001, 0.999])
     assert low <= quiet <= high
 
@@ -88,8 +79,7 @@ def test_the_estimate_covers_what_is_true_when_misses_are_read_by_lot() -> None:
     covered = 0
     for seed in range(400):
         draw = np.random.default_rng([4, seed])
-        films = [film for day in read(draw, 4, float(draw.choice([0.1, 0.3])), 0.85, 60) for film in day]
-        told = estimate(films)
+        told = estimate(read(Programme(4, float(draw.choice([0.1, 0.3]))), 0.85, 60, 5, seed))
         assert told is not None
         covered += told.low <= 0.85 <= told.high
     assert covered >= stats.binom(400, 0.95).ppf(0.001)
