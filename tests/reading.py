@@ -164,6 +164,9 @@ class Hub:
             name=name, programme=PROGRAMME, role=role, language=language, kinds=KINDS, secret=SECRET, totp=TOTP
         )
         account = msgspec.structs.replace(account, **rights)
+        if account.totp:
+            sealed = self.held.seal.close(account.totp, accounts.folded(name))
+            account = msgspec.structs.replace(account, totp=sealed)
         with self.held.store.transaction() as db:
             accounts.add(db, account)
         return account

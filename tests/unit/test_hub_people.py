@@ -16,7 +16,7 @@ from edge.cli import main
 from tests import reading
 from tests.people import PIN
 from tests.reading import PROGRAMME, Hub
-from web.hub import accounts, people, store, totp
+from web.hub import accounts, keys, people, sqlite, store, totp
 from web.hub.accounts import Account, Role
 from web.hub.config import Config
 
@@ -121,6 +121,48 @@ def test_the_first_sign_in_is_by_a_one_time_code_and_leads_to_ones_own_secrets_o
     other = hub.app.test_client()
     assert enter(other, "New", code, "").status_code == 422, "the code worked once"
     assert enter(other, "New", PHRASE, shown).status_code == 422, "and so did that of the app"
+
+
+def test_what_an_app_shares_with_the_hub_is_nowhere_in_its_database_and_useless_without_its_key(tmp_path: Path) -> None:
+    config, state = Config(state=str(tmp_path)), tmp_path / sqlite.DATABASE
+    hub = reading.made(config)
+    hub.person(), hub.person("Dr Diop")
+    with hub.held.store.transaction() as db:  # as an earlier version kept it
+        db.run("UPDATE account SET totp = :plain WHERE folded = 'dr ba'", plain=reading.TOTP)
+        first = accounts.get(db, "Dr Diop")
+    hub.held.store.close()
+    assert reading.TOTP.encode() in state.read_bytes()
+    hub = reading.made(config)
+    assert enter(hub.app.test_client()).status_code == 303, "nobody notices"
+    with hub.held.store.transaction() as db:
+        both = [accounts.get(db, name) for name in ("Dr Ba", "Dr Diop")]
+        assert first == both[1] and both[0] and both[1] and both[0].totp != both[1].totp
+        db.run("UPDATE account SET totp = :other WHERE folded = 'dr diop'", other=both[0].totp)
+        assert accounts.unreadable(db, hub.held.seal) == ["Dr Diop"], "one person's is not another's"
+        db.run("UPDATE account SET totp = :own, totp_step = 0 WHERE folded = 'dr diop'", own=both[1].totp)
+        db.run("UPDATE account SET totp_step = 0")
+        assert accounts.unreadable(db, hub.held.seal) == []
+    hub.held.store.close()
+    assert reading.TOTP.encode() not in b"".join(path.read_bytes() for path in tmp_path.glob(f"{sqlite.DATABASE}*"))
+    (tmp_path / keys.FILE).rename(tmp_path / "away")
+    hub = reading.made(config)
+    client = hub.app.test_client()
+    assert "can no longer check your app" in enter(client).text
+    assert "do not fit together" in enter(client, secret="482616").text, "only who knows the pass phrase learns that"
+    hub.held.store.close()
+    file = tmp_path / "hub.toml"
+    file.write_text(f'state = "{tmp_path}"\n')
+    run = ["--config", str(file), "hub"]
+    said = CliRunner().invoke(main, [*run, "check"]).output
+    assert f"Dr Ba cannot sign in: {tmp_path}/keys.pem is not the file" in said
+    assert "outpost hub account code 'Dr Diop'" in said
+    assert CliRunner().invoke(main, [*run, "account", "code", "Dr Diop"]).exit_code == 0
+    said = CliRunner().invoke(main, [*run, "check"]).output
+    assert "Dr Ba" in said and "Dr Diop" not in said
+    (tmp_path / "away").rename(tmp_path / keys.FILE)
+    assert "cannot sign in" not in CliRunner().invoke(main, [*run, "check"]).output
+    hub = reading.made(config)
+    assert enter(hub.app.test_client()).status_code == 303
 
 
 def test_a_session_ends_by_silence_by_age_and_with_the_account(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,14 @@
 """The tables of who reads at the hub: accounts, who is signed in, and failed tries.
 
 They are asked before anybody knows whose programme it is: a name is given once in the whole hub. A browser holds a random token,
-the hub its hash; of a pass phrase the hub keeps its Argon2id hash.
+the hub its hash; of a pass phrase the hub keeps its Argon2id hash, and what an app shares with it is sealed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ import msgspec
 
 from edge import pins
 from edge.state import tries
+from web.hub.keys import SEALED, Seal
 from web.hub.records import Record, TaskKind
 from web.hub.transaction import Row, Transaction
 
@@ -95,7 +97,7 @@ class Account(Record, frozen=True, kw_only=True):
     one_time: bool = False
     """The secret was given by somebody else: the person chooses their own before anything else."""
     totp: str = ""
-    """What the person's authenticator app holds too (base32)."""
+    """What the person's authenticator app holds too (base32), sealed for their folded name (`keys.Seal`)."""
     totp_step: int = 0
     """The step of the last code that was accepted."""
     issuer: str = ""
@@ -172,6 +174,28 @@ def put(db: Transaction, account: Account, before: Account) -> bool:
         was_totp=before.totp,
     )
     return changed == 1
+
+
+def unsealed(db: Transaction) -> list[Row]:
+    """The rows in which an earlier version has kept an app's secret as it is."""
+    return db.rows("SELECT folded, totp FROM account WHERE totp <> '' AND totp NOT LIKE :sealed", sealed=f"{SEALED}%")
+
+
+def seal_all(db: Transaction, seal: Seal, rows: Sequence[Row]) -> None:
+    """Seal the secrets of those rows inside the caller's transaction."""
+    for row in rows:
+        db.run(
+            "UPDATE account SET totp = :sealed WHERE folded = :folded AND totp = :was",
+            sealed=seal.close(row["totp"], row["folded"]),
+            folded=row["folded"],
+            was=row["totp"],
+        )
+
+
+def unreadable(db: Transaction, seal: Seal) -> list[str]:
+    """The people whose app the hub cannot check, because their secrets are sealed under another key."""
+    rows = db.rows("SELECT folded, name, totp FROM account WHERE totp <> '' ORDER BY folded")
+    return [row["name"] for row in rows if seal.open(row["totp"], row["folded"]) is None]
 
 
 def invite(db: Transaction, account: Account) -> str | None:

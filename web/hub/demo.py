@@ -105,7 +105,8 @@ def _people(hub: here.Hub) -> tuple[str, str, str]:
     phrase, secret = one_time_code(), totp.new_secret()
     with hub.store.transaction() as db:
         sites.add_programme(db, PROGRAMME, "Demonstration")
-        accounts.add(db, Account(name=READER, programme=PROGRAMME, role=Role.LEAD, secret=hashed(phrase), totp=secret))
+        sealed = hub.seal.close(secret, accounts.folded(READER))
+        accounts.add(db, Account(name=READER, programme=PROGRAMME, role=Role.LEAD, secret=hashed(phrase), totp=sealed))
     with hub.store.transaction(PROGRAMME) as db:
         sites.add(db, Site(programme=PROGRAMME, name=SITE, title="Clinic", language="en", timezone="UTC"))
     with hub.store.transaction() as db:

@@ -9,10 +9,12 @@ from pathlib import Path
 from flask import current_app
 
 from edge.stages.parcel import Keys
+from web.hub import accounts
 from web.hub import blobs as pictures
 from web.hub import keys as own
 from web.hub.blobs import Blobs
 from web.hub.config import Config
+from web.hub.keys import Seal
 from web.hub.store import Store, open_store
 from web.hub.tasks import Rules
 
@@ -27,6 +29,7 @@ class Hub:
     store: Store
     blobs: Blobs
     keys: Keys
+    seal: Seal
     rules: Rules
 
 
@@ -34,7 +37,13 @@ def open_hub(config: Config) -> Hub:
     """The hub of these settings. Raises `Misconfigured` or `Tampered`."""
     held = own.keys(Path(config.state))
     secret = hashlib.sha256(b"outpost sample" + held.signing.private_bytes_raw()).digest()
-    return Hub(config, open_store(config), pictures.open_blobs(config), held, Rules(config.policy, secret))
+    store, seal = open_store(config), own.Seal(held)
+    with store.reading() as db:
+        plain = accounts.unsealed(db)
+    if plain:  # by an earlier version
+        with store.transaction() as db:
+            accounts.seal_all(db, seal, plain)
+    return Hub(config, store, pictures.open_blobs(config), held, seal, Rules(config.policy, secret))
 
 
 def hub() -> Hub:

@@ -1,24 +1,28 @@
 """The hub's own keys: `keys.pem` below its state, with which it signs what it tells boxes and opens what they send, and `tls.pem`,
 its certificate, where no public authority vouches for it: boxes know it by its key, which stays.
 
-Whoever runs several workers gives all of them the same file. It is no part of the database, nor of a backup of it.
+Whoever runs several workers gives all of them the same file. It is no part of the database, nor of a backup of it; what is sealed
+there, the secrets of people's authenticator apps, nobody reads without it.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -36,6 +40,9 @@ from edge.state.store import BUILT, alone
 
 FILE, TLS = "keys.pem", "tls.pem"
 PIN_CHARACTERS = 20
+SEALED = "v1."
+"""What a sealed text begins with."""
+NONCE = 12
 _END = b"-----END PRIVATE KEY-----\n"
 
 
@@ -57,6 +64,27 @@ def keys(state: Path) -> Keys:
             f"{path} is damaged. Put it back from where you keep it; with new keys every box has to be enrolled again."
         )
     return Keys(signing, sealing)
+
+
+class Seal:
+    """What the database holds and only the hub shall read: AES-256-GCM, its key derived from `keys.pem`."""
+
+    def __init__(self, keys: Keys) -> None:
+        derived = HKDF(hashes.SHA256(), 32, None, b"outpost sealed in the database")
+        self._cipher = AESGCM(derived.derive(keys.signing.private_bytes_raw()))
+
+    def close(self, text: str, whose: str) -> str:
+        """A text, sealed for the row of that name."""
+        nonce = os.urandom(NONCE)
+        return SEALED + base64.b64encode(nonce + self._cipher.encrypt(nonce, text.encode(), whose.encode())).decode()
+
+    def open(self, sealed: str, whose: str) -> str | None:
+        """The text; None where it was sealed under another key, or for another row."""
+        try:
+            data = base64.b64decode(sealed.removeprefix(SEALED), validate=True)
+            return self._cipher.decrypt(data[:NONCE], data[NONCE:], whose.encode()).decode()
+        except (InvalidTag, ValueError):
+            return None
 
 
 def certificate(state: Path, names: Sequence[str]) -> Path:

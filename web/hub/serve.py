@@ -89,7 +89,20 @@ def serve(config: Config) -> None:
         host = config.web.names[0] if config.web.host in ("0.0.0.0", "::") else config.web.host  # noqa: S104  compared only
         click.echo(f"Hub     https://{host}:{port}/")
 
+    for sentence in locked_out(config):
+        click.echo(sentence, err=True)
     run(config, stop, ready)
+
+
+def locked_out(config: Config) -> Iterator[str]:
+    """Say of each person whose app the hub cannot check what to do."""
+    held = here.open_hub(config)
+    with closing(held.store), held.store.reading() as db:
+        for name in accounts.unreadable(db, held.seal):
+            yield (
+                f"{name} cannot sign in: {config.state}/{keys.FILE} is not the file with which their app was set up."
+                f" Put that back; if it is lost: outpost hub account code '{name}'"
+            )
 
 
 def check(held: here.Hub) -> Iterator[str]:
@@ -118,6 +131,8 @@ def check(held: here.Hub) -> Iterator[str]:
 @click.pass_obj
 def checked(config: Config) -> None:
     """See whether keys, database and pictures are there and fit together; run it after a restore."""
+    for sentence in locked_out(config):
+        click.echo(sentence)
     held = here.open_hub(config)
     with closing(held.store):
         wrong = 0

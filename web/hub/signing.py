@@ -95,7 +95,8 @@ def own() -> flask.typing.ResponseReturnValue:
         return _own(account, secret, back, errors), 422
     hashed = pins.hashed(new)
     with here.store().transaction() as db:
-        changed = msgspec.structs.replace(account, secret=hashed, one_time=False, totp=secret)
+        sealed = here.hub().seal.close(secret, accounts.folded(account.name))
+        changed = msgspec.structs.replace(account, secret=hashed, one_time=False, totp=sealed)
         if not accounts.put(db, changed, account):
             abort(409)
         accounts.use_code(db, account.name, step)
@@ -141,7 +142,10 @@ def checked(typed: str, secret: str, code: str) -> tuple[Account | None, str]:
     right = pins.fits(secret, account.secret if account and usable else pins.nobodys())
     step: int | None = 0
     if account and account.totp and not account.one_time:
-        step = totp.matched(account.totp, pins.plain(code), at, account.totp_step)
+        shared = here.hub().seal.open(account.totp, accounts.folded(account.name))
+        if shared is None and usable and right:
+            return None, _("The hub can no longer check your app. Ask your lead for a new code.")
+        step = totp.matched(shared, pins.plain(code), at, account.totp_step) if shared else None
     with here.store().transaction() as db:
         if (
             account
