@@ -135,6 +135,9 @@ KINDS: dict[Event, Kind] = {
         Family.SECURITY_ALERT, "E", "Something is not what its hash or signature says", "110135", 12, person=False
     ),
     Event.ENROLLED: Kind(Family.SECURITY_ALERT, "E", "The box was enrolled with a hub", "110132"),
+    Event.ORDERED: Kind(
+        Family.SECURITY_ALERT, "E", "An order of the hub was carried out or refused", "110131", person=False
+    ),
     Event.BACKED_UP: Kind(Family.SECURITY_ALERT, "E", "A back-up was made", "110142"),
     Event.RESTORED: Kind(Family.SECURITY_ALERT, "E", "The box was restored from a back-up", "110142"),
     Event.READ_OUT: Kind(Family.AUDIT_LOG_USED, "R", "The ledger was exported"),

@@ -7,7 +7,7 @@ There is no free text in what goes to the hub: numbers, enumerations, codes and 
 from __future__ import annotations
 
 import hashlib
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated
 
 import msgspec
@@ -205,6 +205,9 @@ class Applied(Card, frozen=True, kw_only=True, tag_field="kind", tag="applied"):
 
     order: Digest
     result: Key
+    """One of `edge.records.Carried`."""
+    about: Word = ""
+    """The setting that is the trouble."""
 
 
 class Void(Card, frozen=True, kw_only=True, tag_field="kind", tag="void"):
@@ -241,14 +244,33 @@ class Want(Card, frozen=True, kw_only=True, tag_field="kind", tag="want"):
     upto: Count
 
 
+class What(StrEnum):
+    """What a hub may order."""
+
+    SETTINGS = "settings"
+    MODEL = "model"
+    """Put a bundle into use, whose own signature says whether it is taken."""
+    ROLLBACK = "rollback"
+    """Go back to the model that was in use before."""
+    KEEP = "keep"
+    """Stay as you are: what was ordered before and is not carried out yet is not to be."""
+
+
 class Order(Card, frozen=True, kw_only=True, tag_field="kind", tag="order"):
-    """A change that the programme sends: settings or a model, whose own signature says whether it is taken."""
+    """A change that is ordered of one site's box; signed, as all that a hub says, with the key of the box's enrolment."""
 
     order: Digest
+    """Its name: over all else that is in it and the site that it is for (`ordered`)."""
+    number: Count
+    """A later order of a site has a higher one; only the latest is carried out."""
     what: Key
-    sha256: Digest
-    """Of the object that has it."""
-    size: Count
+    """One of `What`; a newer hub may know more."""
+    settings: dict[
+        Annotated[str, Meta(pattern=r"^[a-z0-9_.]{1,64}$")], bool | int | float | Annotated[str, Meta(max_length=256)]
+    ] = {}
+    sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    """Of the bundle in one file (`models.bundle.packed`)."""
+    size: Count = 0
 
 
 class Revoked(Card, frozen=True, kw_only=True, tag_field="kind", tag="revoked"):
@@ -362,6 +384,12 @@ class Enrolled(Card, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
+
+
+def ordered(site: str, order: Order) -> Order:
+    """The order under its own name, which no other order has, nor the same one for another site."""
+    rest = canonical(msgspec.structs.replace(order, order="0" * 64))
+    return msgspec.structs.replace(order, order=hashlib.sha256(site.encode() + b"\n" + rest).hexdigest())
 
 
 def chain(before: str, answer: Answer) -> str:

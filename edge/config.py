@@ -346,12 +346,45 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("two of `sinks` have the same name")
 
 
+ORDERABLE = ("hub.daily_mib", "hub.metered", "hub.poll_seconds", "hub.whole_films")
+"""What a hub may set on a box: how much goes over the link and when; nothing of people, of films or of who is let in."""
+ORDERED = "ordered.json"
+"""The file in the box's state that has what a hub has set; it goes before the settings file."""
+
+
+def with_setting(config: Config, key: str, value: object) -> Config:
+    """The settings with one changed that a hub may set. Raises `Misconfigured` where it may not, or not to this value."""
+    if key not in ORDERABLE:
+        raise Misconfigured(f"{key} cannot be set by a hub.")
+    table, _, name = key.partition(".")
+    values = msgspec.to_builtins(config)
+    values[table][name] = value
+    try:
+        return msgspec.convert(values, type=Config)
+    except msgspec.ValidationError as error:
+        raise Misconfigured(f"{key}: {error}") from None
+
+
+def ordered(config: Config) -> Config:
+    """The settings with what a hub has set. Raises `Misconfigured`."""
+    path = Path(config.state) / ORDERED
+    try:
+        said = msgspec.json.decode(path.read_bytes(), type=dict[str, bool | int | float | str])
+    except FileNotFoundError:
+        return config
+    except (OSError, msgspec.DecodeError) as error:
+        raise Misconfigured(f"{path}: {error}. Remove it; the hub can order its settings again.") from None
+    for key, value in said.items():
+        config = with_setting(config, key, value)
+    return config
+
+
 def load(path: Path | None) -> Config:
-    """Read the settings file, or the defaults when `path` is None.
+    """Read the settings file, or the defaults when `path` is None, and what the box's hub has set.
 
     Raises `Misconfigured` with the path of the offending key (`$.intake.port`), or when the file cannot be read.
     """
-    return read(path, Config, "outpost check")
+    return ordered(read(path, Config, "outpost check"))
 
 
 def read(path: Path | None, settings: type[Settings], trial: str) -> Settings:
@@ -412,7 +445,9 @@ def reference() -> str:
 
     table = ["| key | default | what it does |", "| --- | --- | --- |"]
     lines = ["# Settings", "", "Generated from `edge/config.py`; a test keeps the two equal.", ""]
-    lines += [*table, *rows(Config, ""), "", "## Ways out", ""]
+    lines += [*table, *rows(Config, ""), ""]
+    lines += [f"A hub may set {', '.join(f'`{key}`' for key in ORDERABLE)}; that goes before this file.", ""]
+    lines += ["## Ways out", ""]
     lines += [
         "One `[[sinks]]` for each; there is none unless it is written down. Keys without a default are needed.",
         "",

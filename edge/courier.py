@@ -155,9 +155,10 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
 
         threads.append(threading.Thread(target=ris.run, args=(config, stop), name="ris", daemon=True))
     if config.hub.url:
-        from edge import link
+        from edge import fleet, link
 
         threads.append(threading.Thread(target=link.run, args=(config, stop), name="hub", daemon=True))
+        threads.append(threading.Thread(target=fleet.run, args=(config, stop), name="orders", daemon=True))
     for thread in threads:
         thread.start()
     ready()

@@ -24,12 +24,15 @@ from pathlib import Path
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from edge import config as settings
+from edge import fleet
 from edge.cards import Lane, ToBox, ToHub
 from edge.config import Config
-from edge.records import Receipt, Sha256, Trouble
+from edge.errors import Misconfigured
+from edge.records import Carried, Receipt, Sha256, Trouble
 from edge.stages import parcel
 from edge.stages.parcel import Fault, Keys, Opened, Public
-from edge.state import device, queue, results, sync
+from edge.state import device, ordered, queue, results, sync
 from edge.state.objects import Objects
 from edge.state.outbox import back_off
 from edge.state.store import now, open_store, transaction
@@ -83,6 +86,9 @@ class Transport(Protocol):
     def post(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """Hand over a body and wait for the answer. Raises `Lost`."""
 
+    def get(self, path: str, headers: Mapping[str, str]) -> Reply:
+        """Ask for something. Raises `Lost`."""
+
     def patch(self, path: str, headers: Mapping[str, str], parts: Iterator[bytes]) -> Reply:
         """Hand over a body part by part, for as long as there are any, and wait for the answer. Raises `Lost`."""
 
@@ -121,9 +127,13 @@ class Link:
         events = sync.events(self.store, at, self.chunk, most=most, oldest=oldest)
         part = sync.part(self.store, most=most, oldest=oldest)
         asked = [(sha256, lane) for sha256, lane in sync.unknown(self.store) if lane <= most]
+        model = ordered.wanted(self.store) if most > Lane.URGENT_IMAGE else None
         poll = timedelta(seconds=self.config.hub.poll_seconds)
         rest = timedelta(0) if stood.next_at is None else stood.next_at - at
         due = not timedelta(0) < rest <= poll
+        if model is not None and not (events or asked or due) and (part is None or part.lane is Lane.BULK or oldest):
+            self._attempt(lambda: self._download(model, at), None)
+            return timedelta(0)
         if part is not None:
             lanes = [one.lane for one in events[:1]] + [lane for _, lane in asked[:1]] + [Lane.PEOPLE] * due
             before = oldest and (not events or part.made_at < events[0].made_at)
@@ -221,6 +231,22 @@ class Link:
         if revoked is not None and revoked.revoked:
             return Receipt(Trouble.KEPT_OUT, Fault.REVOKED)
         return Receipt(awaits=any(one.answers for one in heard))
+
+    def _download(self, model: ordered.Held, at: datetime) -> Receipt:
+        """Take the next bytes of a model that the hub has ordered; they go on where they end here."""
+        path, end = f"/sync/bundles/{model.order.sha256}", min(model.have + self.chunk, model.order.size)
+        asked = {"Range": f"bytes={model.have}-{end - 1}"}
+        began = self.clock()
+        reply = self.transport.get(path, self._signed("GET", path, offset=model.have) | asked)
+        self._measure(len(reply.body), self.clock() - began)
+        self._spend(len(reply.body), at)
+        if reply.status == 206 and 0 < len(reply.body) <= end - model.have:
+            fleet.keep(self.config, self.store, model, model.have, reply.body)
+            return Receipt()
+        if reply.status in (404, 416):
+            fleet.refuse(self.config, self.store, model, Carried.GONE)
+            return Receipt()
+        return refused(reply)
 
     def _upload(self, part: sync.Part, at: datetime, oldest: bool) -> Receipt:
         """Send bytes of a film, until something is more urgent, or what shall go has gone."""
@@ -335,6 +361,7 @@ def run(config: Config, stop: threading.Event) -> None:
             stepped = at[0] - before[0] - timedelta(seconds=at[1] - before[1])
             before = at
             try:
+                link.config = settings.ordered(config)
                 if abs(stepped) > sync.JITTER:
                     with transaction(store):
                         sync.clock_moved(store, stepped)
@@ -343,7 +370,7 @@ def run(config: Config, stop: threading.Event) -> None:
                     with transaction(store):
                         outside.tell_status(store, config, now())
                 pause = link.step()
-            except (OSError, sqlite3.Error):  # a full disk, a lock held for too long
+            except (OSError, sqlite3.Error, Misconfigured):  # a full disk, a lock held for too long
                 log.exception("the box could not talk with its hub; it tries again")
                 pause = FIRST
             stop.wait(min(pause.total_seconds(), 1.0))

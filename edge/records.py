@@ -498,6 +498,37 @@ class Fault(StrEnum):
     """A section is whole and authentic, and cannot be understood: its sender is newer, or at fault."""
 
 
+class Carried(StrEnum):
+    """What became of an order of the hub; `edge.words` has the sentence and the next step of each."""
+
+    DONE = "done"
+    OVERTAKEN = "overtaken"
+    """Another order came, before it or before it was carried out."""
+    ELSEWHERE = "elsewhere"
+    UNKNOWN = "unknown"
+    """This version of the box knows no such order."""
+    NOT_ORDERABLE = "not_orderable"
+    """A hub may not set this."""
+    BAD_VALUE = "bad_value"
+    LOCAL_CHOICE = "local_choice"
+    """The box's own settings name the model."""
+    GONE = "gone"
+    """The hub no longer has the model."""
+    NO_ROOM = "no_room"
+    DAMAGED = "damaged"
+    """All bytes came and are not those that were ordered."""
+    NOT_A_BUNDLE = "not_a_bundle"
+    """Its files are not what its manifest says."""
+    UNSIGNED = "unsigned"
+    """By nobody whom this box believes."""
+    OLDER = "older"
+    """Than the one in use, which is another version of the same."""
+    SELF_TEST = "self_test"
+    """On this device it does not compute what it shall."""
+    NOTHING_BEFORE = "nothing_before"
+    """There is no model to go back to."""
+
+
 class Trouble(StrEnum):
     """Why a result is not, or not quite, where it shall be; `edge.words` has the sentence and the next step of each."""
 

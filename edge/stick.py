@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from edge import durable, words
+from edge import durable, fleet, words
 from edge.cards import Message, Piece, ToBox, ToHub
 from edge.cli import config_of
 from edge.config import Config
@@ -24,7 +24,7 @@ from edge.errors import Misconfigured, Transient, Unreadable
 from edge.records import Fault, Sha256
 from edge.stages import parcel
 from edge.stages.parcel import Keys, Opened, Public
-from edge.state import device, sync
+from edge.state import device, ordered, sync
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 
@@ -153,6 +153,10 @@ def take(config: Config, path: Path, at: datetime) -> Taken:
                     if isinstance(content, ToBox):
                         with transaction(store):
                             sync.take(store, content, at, fresh=False)
+                    elif (model := ordered.wanted(store)) is not None and isinstance(content, Piece):
+                        about = (content.sha256, content.size)
+                        if about == (model.order.sha256, model.order.size):
+                            fleet.keep(config, store, model, content.offset, content.data)
         except OSError as error:
             raise Unreadable(f"{path}: {error.strerror}. Put the stick in again.") from None
         if opened.fault is not None and not opened.taken:

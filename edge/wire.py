@@ -71,6 +71,10 @@ class Wire:
         """Hand over a body and wait for the answer. Raises `Lost`."""
         return self._ask("POST", path, dict(headers) | {"Content-Type": "application/octet-stream"}, body)
 
+    def get(self, path: str, headers: Mapping[str, str]) -> Reply:
+        """Ask for something. Raises `Lost`."""
+        return self._ask("GET", path, dict(headers), b"")
+
     def patch(self, path: str, headers: Mapping[str, str], parts: Iterator[bytes]) -> Reply:
         """Hand over a body part by part, for as long as there are any, and wait for the answer. Raises `Lost`."""
         sent = dict(headers) | {"Content-Type": "application/offset+octet-stream", "Transfer-Encoding": "chunked"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.records import Breakage, Concern, Fault, Outcome, Reason, Trouble
+from edge.records import Breakage, Carried, Concern, Fault, Outcome, Reason, Trouble
 from edge.validity.verdict import Cause
 
 OUTCOMES: dict[Outcome, str] = {
@@ -212,6 +212,43 @@ CONCERNS: dict[Concern, tuple[str, str]] = {
     ),
 }
 """Why something stays in the clinic that was meant for the hub."""
+
+_AGAIN = "Order it again."
+_MODEL = "Tell whoever made the model; the clinic goes on with the one it has."
+
+ORDERS: dict[Carried, tuple[str, str]] = {
+    Carried.DONE: ("The order was carried out.", "Nothing to do."),
+    Carried.OVERTAKEN: ("Another order came before this one was carried out.", "Nothing to do."),
+    Carried.ELSEWHERE: ("The order is for another clinic’s box, so it was refused.", _AGAIN),
+    Carried.UNKNOWN: ("The box’s version does not know this order.", "Update the box, then order it again."),
+    Carried.NOT_ORDERABLE: ("A hub may not set this on a box.", "Have the technician set it at the clinic."),
+    Carried.BAD_VALUE: ("The setting cannot have this value.", "Correct the value and order it again."),
+    Carried.LOCAL_CHOICE: (
+        "The box’s own settings name the model that it runs.",
+        "Have the technician take the line worker.bundle out, then order it again.",
+    ),
+    Carried.GONE: ("The hub no longer has the model that was ordered.", "Add it to the hub, then order it again."),
+    Carried.NO_ROOM: (
+        "The box’s disk has no room for the model.",
+        "Have the technician make room, then order it again.",
+    ),
+    Carried.DAMAGED: ("What arrived is not the model that was ordered; the one before stays in use.", _AGAIN),
+    Carried.NOT_A_BUNDLE: ("The model’s files are not what it says of itself; the one before stays in use.", _MODEL),
+    Carried.UNSIGNED: (
+        "Nobody whom the box believes has signed the model; the one before stays in use.",
+        "Have it signed, or the signer’s key put into the box’s settings (worker.authorities).",
+    ),
+    Carried.OLDER: (
+        "The model is older than the one in use, which stays.",
+        "If that is meant, order the box to go back to the model before.",
+    ),
+    Carried.SELF_TEST: (
+        "On this box the model does not compute what it shall; the one before stays in use.",
+        _MODEL,
+    ),
+    Carried.NOTHING_BEFORE: ("There is no model before to which the box could go back.", "Nothing to do."),
+}
+"""What came of an order of the hub."""
 
 NOT_SHOWN = "The film itself is not shown here."
 

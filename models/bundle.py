@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import shutil
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +105,36 @@ class Bundle:
         return hashlib.sha256(f"{self.digest} {operating_point}".encode()).hexdigest()
 
 
+def packed(folder: Path) -> bytes:
+    """A bundle in one file, as it travels: a tar of its files (POSIX.1-1988), the same bytes whoever makes it and when."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(folder.iterdir()):
+            if path.is_file():
+                about = tarfile.TarInfo(path.name)
+                about.size = path.stat().st_size
+                with path.open("rb") as file:
+                    tar.addfile(about, file)
+    return made.getvalue()
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Put what was packed into a new folder. Raises `Mismatch` where that is no bundle, OSError where there is no room."""
+    folder.mkdir()
+    try:
+        with tarfile.open(file, mode="r:") as tar:
+            for number, about in enumerate(tar):
+                if not about.isfile() or Path(about.name).name != about.name or number >= MOST_FILES:
+                    raise Mismatch(f"{about.name[:80]!r} is no file of a bundle")
+                read = tar.extractfile(about)
+                assert read is not None
+                with (folder / about.name).open("xb") as written:
+                    shutil.copyfileobj(read, written)
+    except (tarfile.TarError, FileExistsError, EOFError) as error:
+        raise Mismatch(f"no bundle in one file ({error})") from None
+
+
+MOST_FILES = 100
 SHIPPED = Path(__file__).parent / "zoo" / "cxr-lite0"
 """The bundle that comes with Outpost."""
 

@@ -48,6 +48,8 @@ class Hub:
         self.revoked = False
         self.full = False
         self.held = Held(epoch=draw.randbytes(8).hex())
+        self.models: dict[str, bytes] = {}
+        """What can be ordered, by its hash."""
         self.received: dict[str, int] = {}
         """Bytes of each object that came, also those that came again."""
 
@@ -214,6 +216,19 @@ class Cut:
         if self._lost():
             raise Lost(Trouble.CLOSED)
         return reply
+
+    def get(self, path: str, headers: Mapping[str, str]) -> Reply:
+        """As `edge.link.Transport`: bytes of a model."""
+        offset, last = map(int, headers["Range"].removeprefix("bytes=").split("-"))
+        self._check(headers, parcel.request("GET", path, offset))
+        if self._lost():
+            raise Lost(Trouble.UNREACHABLE)
+        data = self.hub.models.get(path.removeprefix("/sync/bundles/"))
+        if data is None:
+            return Reply(404, {}, b"There is no such model.")
+        if self._lost():
+            raise Lost(Trouble.HANGS)
+        return Reply(206, {}, data[offset : last + 1])
 
     def patch(self, path: str, headers: Mapping[str, str], parts: Iterator[bytes]) -> Reply:
         """As `edge.link.Transport`."""

@@ -49,6 +49,7 @@ SAYS: dict[Event, str] = {
     Event.ACCOUNT_CHANGED: N_("Made or changed an account"),
     Event.CONFIGURED: N_("The settings changed"),
     Event.ENROLLED: N_("Joined the box to a hub"),
+    Event.ORDERED: N_("Carried out or refused an order of the hub"),
     Event.MODEL_CHANGED: N_("Another AI model is in use"),
     Event.CALIBRATION_PROPOSED: N_("Proposed a calibration of the AI from the films read here"),
     Event.ACCEPTED: N_("Accepted the AI model for this site"),
@@ -77,6 +78,7 @@ PROCESSES = {
     "courier": N_("The box"),
     "intake": N_("The box"),
     "ris": N_("The box"),
+    "hub": N_("Hub"),
     "phantom": N_("The AI"),
 }
 

@@ -12,8 +12,8 @@ from flask import Blueprint, render_template
 
 from edge import health, syslog, words
 from edge.health import Level, Reading
-from edge.records import Trouble, Way
-from edge.state import acceptances, audit, device, forwarding, notices, orders, outbox, queue, sync
+from edge.records import Carried, Trouble, Way
+from edge.state import acceptances, audit, device, forwarding, notices, ordered, orders, outbox, queue, sync
 from edge.state.store import now
 from web import alerts, drift, here, ledger, limits, people, phrases, ranking
 from web.languages import N_, ngettext
@@ -65,6 +65,7 @@ def _lines() -> list[Line]:
         _alert(),
         *_ways(),
         *_hub(),
+        *_ordered(),
         _drift(),
         _ledger(),
         *_ris(),
@@ -197,6 +198,18 @@ def _hub() -> list[Line]:
         level = Level.LOOK if stood.trouble in _OF_ITSELF else Level.ACT
         action = _(words.HUB[stood.trouble][1])
     return [Line("hub", title, level, " ".join(told), action, stood.detail)]
+
+
+def _ordered() -> list[Line]:
+    """What came of the hub's latest order, if there was one."""
+    last, title = ordered.latest(here.store()), _("Orders of the hub")
+    if last is None:
+        return []
+    if last.result is None:
+        return [Line("ordered", title, Level.GOOD, _("An order of the hub is on its way."), _("Nothing to do."))]
+    sentence, action = words.ORDERS[last.result]
+    level = Level.GOOD if last.result in (Carried.DONE, Carried.OVERTAKEN) else Level.LOOK
+    return [Line("ordered", title, level, f"{_(sentence)} ({phrases.clock(last.at)})", _(action), last.about)]
 
 
 def _ledger() -> Line:

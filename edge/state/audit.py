@@ -105,6 +105,8 @@ class Event(StrEnum):
     TAMPERED = "tampered"
     ENROLLED = "enrolled"
     """With a hub."""
+    ORDERED = "ordered"
+    """The hub ordered something; the record says what, and what came of it."""
     BACKED_UP = "backed_up"
     RESTORED = "restored"
     """This box became what another one was."""

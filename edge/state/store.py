@@ -23,6 +23,7 @@ from edge.state import (
     drift,
     forwarding,
     notices,
+    ordered,
     orders,
     outbox,
     phantoms,
@@ -54,6 +55,7 @@ MIGRATIONS: tuple[str, ...] = (
     phantoms.TABLE,
     device.TABLE + sync.TABLE,
     sync.SOON,
+    ordered.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

@@ -18,7 +18,7 @@ import msgspec
 from edge import cards
 from edge.cards import PREFIX, Answer, Event, Had, Image, Lane, Order, Read, Revoked, ToBox, Up, Void, Waited, Want
 from edge.records import Trouble
-from edge.state import device
+from edge.state import device, ordered
 
 TABLE = """
 CREATE TABLE sync (
@@ -77,11 +77,6 @@ CREATE TABLE sync_read (
     seen_by TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX sync_read_of_case ON sync_read (name);
-CREATE TABLE sync_order (
-    name TEXT PRIMARY KEY,
-    body TEXT NOT NULL,
-    taken_at TEXT NOT NULL
-) STRICT;
 """
 """An event is `sent` from the moment before it first leaves, `had` while the hub has it, `moved` where it was filed anew; `parcel`
 is the identifier of the one in which it left last.
@@ -523,10 +518,7 @@ def _answer(connection: sqlite3.Connection, answer: Answer, at: datetime) -> Non
                 {"upto": body.upto, "sha256": body.sha256},
             )
         case Order():
-            connection.execute(
-                "INSERT INTO sync_order (name, body, taken_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (body.order, text(body), at.isoformat()),
-            )
+            ordered.take(connection, body, at)
         case Revoked():
             device.revoke(connection)
     connection.execute("UPDATE sync SET upto = ?, chain = ?", (answer.seq, cards.chain(stood.chain, answer)))

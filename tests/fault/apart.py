@@ -82,6 +82,10 @@ class Air:
         """Hand over a body."""
         return self._carry("POST", path, {**headers, "Content-Length": str(len(body))}, iter([body]))
 
+    def get(self, path: str, headers: Mapping[str, str]) -> Reply:
+        """Ask for something."""
+        return self._carry("GET", path, {**headers, "Content-Length": "0"}, iter([b""]))
+
     def patch(self, path: str, headers: Mapping[str, str], parts: Iterator[bytes]) -> Reply:
         """Hand over a body part by part."""
         return self._carry("PATCH", path, headers, parts)
