@@ -34,6 +34,7 @@ COMMANDS = {
     "bench": "edge.bench:bench",
     "reset": "firmware.reset:reset",
     "update": "firmware.update:update",
+    "publish": "firmware.publish:publish",
     "flash": "firmware.flash:flash",
     "provision": "firmware.provision:provision",
 }

@@ -12,7 +12,8 @@ from pathlib import Path
 from edge import passport, phantom
 from edge.config import Config
 from edge.errors import Tampered
-from edge.state import arrivals, audit, phantoms, trust
+from edge.records import Update
+from edge.state import arrivals, audit, phantoms, trust, updates
 from edge.state.audit import Event
 from edge.state.objects import Objects
 
@@ -156,6 +157,15 @@ def backup(store: sqlite3.Connection, at: datetime) -> Reading:
         return Reading("backup", "never", Level.LOOK, {})
     level = Level.GOOD if at - last.at < timedelta(days=BACKUP_DAYS) else Level.LOOK
     return Reading("backup", "made" if level is Level.GOOD else "old", level, {"at": last.at})
+
+
+def system(state: Path) -> Reading:
+    """What came of the last update of the system."""
+    record = updates.read(state)
+    if record.state is None:
+        return Reading("system", "none", Level.UNKNOWN, {})
+    level = Level.GOOD if record.state in (Update.GOOD, Update.BEGUN) else Level.LOOK
+    return Reading("system", record.state, level, {"version": record.version})
 
 
 def _text(path: Path) -> str:

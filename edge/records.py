@@ -633,3 +633,20 @@ class StoredFile:
     sha256: Sha256
     path: Path
     size: int
+
+
+class Update(StrEnum):
+    """What came of the last update."""
+
+    BEGUN = "begun"
+    READY = "ready"
+    """It is in the other slot, and starts when the box does."""
+    GOOD = "good"
+    FALLEN = "fallen"
+    """It was started, did not work here, and the box went back."""
+    CUT = "cut"
+    OLDER = "older"
+    EXPIRED = "expired"
+    FORGED = "forged"
+    """Damaged, for other boxes, or not signed by whom this box believes."""
+    FAILED_BEFORE = "failed_before"

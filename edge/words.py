@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.records import Breakage, Carried, Concern, Fault, Outcome, Reason, Trouble
+from edge.records import Breakage, Carried, Concern, Fault, Outcome, Reason, Trouble, Update
 from edge.validity.verdict import Cause
 
 OUTCOMES: dict[Outcome, str] = {
@@ -261,6 +261,26 @@ DRIFT = "The films are no longer such as they were here. What to do stands on th
 FALLEN_BACK = (
     "The update did not work on this box: it runs the version before, and nothing is lost. Tell the technician."
 )
+
+_CALL = "Tell the technician this week."
+UPDATES: dict[Update, tuple[str, str]] = {
+    Update.BEGUN: ("Version %(version)s is being put on the box, which works as before.", "Leave the box switched on."),
+    Update.READY: (
+        "Version %(version)s is on the box and starts when the box does.",
+        "Switch the box off and on again when nobody waits for a film.",
+    ),
+    Update.GOOD: ("Version %(version)s has shown on this box that it works.", "Nothing to do."),
+    Update.FALLEN: ("Version %(version)s did not work on this box, so it runs the one before; nothing is lost.", _CALL),
+    Update.CUT: ("An update was not finished; the box works as before.", _CALL),
+    Update.OLDER: ("An update was refused: it is older than one that this box knows.", _CALL),
+    Update.EXPIRED: (
+        "An update was refused: it was only good until an earlier day than the box's clock shows.",
+        "Have the technician compare the clock, and fetch the update again.",
+    ),
+    Update.FORGED: ("An update was refused: it is damaged, or not made for this box by whom it believes.", _CALL),
+    Update.FAILED_BEFORE: ("An update was refused: that version did not work on this box before.", _CALL),
+}
+"""What came of the last update, and what to do."""
 
 SENTENCES = (PRELIMINARY, AI_STOPPED, DRIFT, FALLEN_BACK, *(text for pair in BREAKS.values() for text in pair))
 """What else the box says; all of it is translated where it is shown."""

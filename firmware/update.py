@@ -1,29 +1,72 @@
-"""`outpost update`: which slot of the box runs, and whether it may stay: it is good once it has shown on this box that it works."""
+"""`outpost update`: another system into the other slot, and whether the one that runs may stay, once it has shown that it works.
+
+Two chains of trust, one rule: TUF decides what may be installed (`releases.py`), RAUC holds the system itself to the authority that
+this box was made with (`bundle.py`); a box of the release authority takes nothing from the development authority.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import msgspec
 
 from edge import check, words
 from edge.cli import config_of
 from edge.config import Config
-from edge.errors import OutpostError
-from edge.state import notices
+from edge.errors import Misconfigured, OutpostError, Tampered
+from edge.records import Update
+from edge.state import notices, updates
 from edge.state.store import now, open_store, transaction
-from firmware import slots
+from firmware import blockmap, bundle, card, slots
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 VARIABLES = Path("/efi/EFI/outpost/grubenv")
 COMMAND_LINE = Path("/proc/cmdline")
+TRUST = Path("/usr/share/outpost")
+"""What the image was made with: its board and version (`release`), TUF's root and RAUC's keyring."""
+SLOTS = Path("/dev/disk/by-partlabel")
 NEEDED: tuple[Callable[[Config], str], ...] = (check.state, check.clock, check.certificate, check.model)
 """What has to work before a slot is good; not what lies with the site: a full disk, a PACS that is away."""
+NUMBERED = re.compile(r"\d+\.\d+\.\d+")
 
 variables = click.option("--variables", type=FILE, default=VARIABLES, hidden=True)
 command_line = click.option("--command-line", type=FILE, default=COMMAND_LINE, hidden=True)
+trust = click.option("--trust", type=click.Path(path_type=Path), default=TRUST, hidden=True)
+
+
+class Release(msgspec.Struct, frozen=True):
+    """What an image says of itself, in `release`."""
+
+    board: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """The slots of this box, and what it believes."""
+
+    run: str
+    other: Path
+    variables: Path
+    trust: Path
+    state: Path
+
+    @property
+    def release(self) -> Release:
+        """Which release runs. Raises `Misconfigured` for an image without an authority."""
+        try:
+            return msgspec.json.decode((self.trust / "release").read_bytes(), type=Release)
+        except (OSError, msgspec.DecodeError):
+            raise Misconfigured(
+                "this system was made without an authority, so it takes no updates. Flash a released image."
+            ) from None
 
 
 @click.group()
@@ -34,14 +77,122 @@ def update() -> None:
 @update.command()
 @variables
 @command_line
-def status(variables: Path, command_line: Path) -> None:
-    """Say which slot runs, and how the other one is."""
+@click.pass_context
+def status(ctx: click.Context, variables: Path, command_line: Path) -> None:
+    """Say which slot runs, how the other one is, and what came of the last update."""
     run = slots.running(command_line.read_text())
     told = slots.parse(variables.read_bytes())
+    record = updates.read(Path(config_of(ctx).state))
     for slot in slots.NAMES:
         good, tried = told.get(f"{slot}_OK") == "1", told.get(f"{slot}_TRY") == "1"
         how = "good" if good and not tried else "started, not yet shown to work" if good else "not to be started"
-        click.echo(f"{'*' if slot == run else ' '} {slot}  {how}")
+        held = f"  {record.slots[slot]}" if slot in record.slots else ""
+        click.echo(f"{'*' if slot == run else ' '} {slot}  {how}{held}")
+    if record.state is not None:
+        click.echo(_sentence(record.state, record.version))
+
+
+@update.command()
+@click.argument("source")
+@variables
+@command_line
+@trust
+@click.option("--slots", "devices", type=click.Path(path_type=Path), default=SLOTS, hidden=True)
+@click.pass_context
+def install(ctx: click.Context, source: str, variables: Path, command_line: Path, trust: Path, devices: Path) -> None:
+    """Put the release of SOURCE, a stick's folder or a mirror's address, into the other slot. It starts when the box does.
+
+    Cut at any point, the box runs as before; started again it goes on where it was.
+    """
+    state = Path(config_of(ctx).state)
+    run = slots.running(command_line.read_text())
+    box = Box(run, devices / f"outpost-{slots.other(run).lower()}", variables, trust, state)
+    try:
+        came, version = _install(box, source)
+    except OutpostError:
+        record = updates.read(state)
+        if record.state is Update.BEGUN:
+            updates.write(state, msgspec.structs.replace(record, state=Update.CUT, at=now()))
+        raise
+    if came is None:
+        click.echo(f"version {version} runs already: nothing to do")
+        return
+    record = updates.read(state)
+    kept = msgspec.structs.replace(record, state=came, version=version, at=now())
+    if came is Update.READY:
+        kept = msgspec.structs.replace(
+            kept, slots={**record.slots, slots.other(run): version, run: box.release.version}
+        )
+    updates.write(state, kept)
+    if came is not Update.READY:
+        raise Tampered(_sentence(came, version))
+    click.echo(f"✔ {_sentence(came, version)}")
+
+
+def _install(box: Box, source: str) -> tuple[Update | None, str]:
+    """What comes of a source, and for which version; None where it has what runs."""
+    from firmware.releases import Releases  # TUF is heavy, and a box that only says how it is needs none
+
+    mine, folder = box.release, box.state / updates.FOLDER
+    found = Releases(source, folder, (box.trust / "root.json").read_bytes())
+    version = found.newest(mine.board)
+    if isinstance(version, Update):
+        return version, ""
+    if NUMBERED.fullmatch(version) is None:
+        return Update.FORGED, ""
+    if version == mine.version:
+        return None, version
+    if _number(version) < _number(mine.version):
+        return Update.OLDER, version
+    record = updates.read(box.state)
+    if version in record.rejected:
+        return Update.FAILED_BEFORE, version
+    updates.write(box.state, msgspec.structs.replace(record, state=Update.BEGUN, version=version, at=now()))
+    with _bar("Fetching", found.size) as progress:
+        path = found.fetch(progress)
+    if isinstance(path, Update):
+        return path, version
+    with bundle.unpacked(path, box.trust / "keyring.pem") as content:
+        if content is None or content.told != bundle.Told(f"outpost-{mine.board}", version):
+            path.unlink()
+            return Update.FORGED, version
+        other = slots.other(box.run)
+        slots.change(box.variables, **{f"{other}_OK": "0", f"{other}_TRY": "0", "ORDER": f"{box.run} {other}"})
+        _write(content, box.other)
+    path.unlink()
+    slots.change(box.variables, **{f"{other}_OK": "1", f"{other}_TRY": "0", "ORDER": f"{other} {box.run}"})
+    return Update.READY, version
+
+
+def _write(content: bundle.Content, slot: Path) -> None:
+    """Write a system into a slot and read it back; the block that says what is there comes last."""
+    size = content.system.stat().st_size
+    mapped = blockmap.make(content.system, [(0, size)])  # what a hole stands for has to be written too
+    with card.opened(slot, size + bundle.BLOCK) as handle:
+        end = os.lseek(handle, 0, os.SEEK_END) - bundle.BLOCK
+        os.pwrite(handle, bytes(bundle.BLOCK), end)
+        with _bar("Writing", size) as progress:
+            head = card.write(content.system, mapped, handle, progress)
+        card.start(handle, head)
+        with _bar("Reading back", size) as progress:
+            card.read_back(slot, mapped.ranges, progress)
+        os.pwrite(handle, content.last, end)
+        os.fsync(handle)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _sentence(state: Update, version: str) -> str:
+    sentence, action = words.UPDATES[state]
+    return f"{sentence % {'version': version or '?'}} {action}"
+
+
+@contextmanager
+def _bar(label: str, length: int) -> Iterator[card.Progress]:
+    with click.progressbar(length=length, label=f"{label:<13}", file=sys.stderr, show_pos=False) as bar:
+        yield bar.update
 
 
 @update.command()
@@ -63,9 +214,28 @@ def good(ctx: click.Context, variables: Path, command_line: Path) -> None:
             ctx.exit(1)
     fallen = told.get(f"{other}_OK") == "1" and told.get(f"{other}_TRY") == "1"
     values = {f"{run}_OK": "1", f"{run}_TRY": "0"}
+    state = Path(config.state)
     if fallen:  # the other slot was tried before this one, in vain: never again, until something else is put there
         values |= {f"{other}_OK": "0", f"{other}_TRY": "0", "ORDER": f"{run} {other}"}
-        with closing(open_store(Path(config.state))) as store, transaction(store):
+        with closing(open_store(state)) as store, transaction(store):
             notices.post(store, "update", words.FALLEN_BACK, now())
+    _remember(state, run, other if fallen else None)
     slots.change(variables, **values)
     click.echo(f"slot {run} is good" + (f"; slot {other} was not, and is not started again" if fallen else ""))
+
+
+def _remember(state: Path, run: str, fallen: str | None) -> None:
+    """Note what came of what was installed; a version that did not work is never installed here again."""
+    record = updates.read(state)
+    version = record.slots.get(fallen or run, "")
+    if fallen is not None and version:
+        rejected = tuple(dict.fromkeys((*record.rejected, version)))
+        updates.write(
+            state, msgspec.structs.replace(record, state=Update.FALLEN, version=version, at=now(), rejected=rejected)
+        )
+    elif record.state is Update.READY and record.version == version:
+        with closing(open_store(state)) as store, transaction(store):
+            notices.clear(store, "update")
+        updates.write(state, msgspec.structs.replace(record, state=Update.GOOD, at=now()))
+    elif record.state is Update.BEGUN:
+        updates.write(state, msgspec.structs.replace(record, state=Update.CUT, at=now()))

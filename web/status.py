@@ -79,6 +79,7 @@ def _lines() -> list[Line]:
                 health.warmth(),
                 health.starts(store),
                 health.backup(store, at),
+                health.system(Path(config.state)),
             ),
         ),
     ]
@@ -407,6 +408,11 @@ _READINGS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             ),
             "never": (N_("No back-up was made yet."), N_("Ask the technician to make one this week.")),
         },
+    ),
+    "system": (
+        N_("Updates of the box"),
+        {"none": (N_("No update was installed on this box yet."), _NOTHING)}
+        | {str(state): said for state, said in words.UPDATES.items()},
     ),
 }
 
