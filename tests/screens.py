@@ -179,9 +179,14 @@ PARTS = frozenset(
 """What pages fetch for themselves."""
 
 
-def launch(kind: Any, **options: Any) -> Any:
-    """Debian's Chromium, of Playwright's kind of browser; its pages are waited for as patiently as a box is."""
-    chromium = kind.launch(executable_path=str(CHROMIUM), args=ARGUMENTS, **options)
+def launch(kind: Any, trusted: str = "", **options: Any) -> Any:
+    """Debian's Chromium, of Playwright's kind of browser; its pages are waited for as patiently as a box is.
+
+    `trusted` is the hash of a key of TLS (SubjectPublicKeyInfo, base64): it caches nothing that came under a certificate which it
+    does not trust.
+    """
+    trust = [f"--ignore-certificate-errors-spki-list={trusted}"] if trusted else []
+    chromium = kind.launch(executable_path=str(CHROMIUM), args=[*ARGUMENTS, *trust], **options)
     chromium.on("context", lambda context: context.set_default_timeout(PATIENCE * 1000))
     return chromium
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flask import request
 
 from edge import cards
 from edge.records import Outcome
 from tests import reading
+from tests.box import until
 from tests.reading import Hub
-from tests.screens import OPEN, TABLETS, wrong
+from tests.screens import OPEN, TABLETS, launch, wrong
 from web.hub import accounts, drafts, store
 from web.hub.accounts import Role
 from web.hub.config import Config, Policy
@@ -249,6 +251,33 @@ def test_one_signs_in_with_an_authenticator_app_by_keyboard(browser: Any, hub: H
         account = accounts.get(db, "Dr Sign")
     assert account is not None and account.totp_step > 0
     page.context.close()
+
+
+def test_a_film_costs_its_page_and_its_bytes_once_the_queue_was_open(browser: Any, hub: Hub) -> None:
+    """On a link of 600 ms each thing that is asked for anew is seen: viewer and decoder come with the queue, once."""
+    stream = reading.stream(3, (600, 500))
+    for _ in range(2):
+        hub.film(Outcome.IMMEDIATE, waited=10**6, stream=stream, shape=(600, 500))
+    asked: list[str] = []
+    hub.app.before_request_funcs.setdefault(None, []).append(lambda: asked.append(request.path))
+    chromium = launch(browser.browser_type, reading.trusted(hub.config))
+    context = chromium.new_context()
+    context.add_cookies(hub.cookies("Dr Far"))
+    page = context.new_page()
+    page.goto(hub.url)
+    until(lambda: "/static/hub/openjphjs.wasm" in asked, "the decoder comes with the queue")
+    page.keyboard.press("n")
+    ready(page)
+    here, before = page.url, len(asked)
+    page.keyboard.press("n")
+    page.wait_for_selector("#ai .outcome")
+    page.keyboard.press("Enter")
+    page.wait_for_function("before => location.href !== before && document.querySelector('#read')", arg=here)
+    ready(page)
+    chromium.close()
+    loaded = [path for path in asked if path.endswith((".js", ".wasm", ".css"))]
+    assert sorted(loaded) == sorted(set(loaded)), "everything is loaded once"
+    assert [path.rpartition("/")[2] for path in asked[before:]][1:] == ["send", page.url.rpartition("/")[2], "film"]
 
 
 def test_what_the_pages_of_a_reader_load_fits_a_slow_link() -> None:

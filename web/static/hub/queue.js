@@ -2,6 +2,8 @@
 
 const AGAIN_MS = 30000;
 
+addEventListener("load", () => import(`./frames.js${new URL(import.meta.url).search}`)); // and the decoder: here before the first film
+
 addEventListener("keydown", (event) => {
   if (event.key.toLowerCase() !== "n" || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
   document.getElementById("next")?.click();
