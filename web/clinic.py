@@ -110,6 +110,7 @@ def create(config: Config) -> Flask:
     app.jinja_env.globals.update(
         OUTCOMES=words.OUTCOMES,
         REASONS=words.REASONS,
+        CONCERNS=words.CONCERNS,
         PRELIMINARY=words.PRELIMINARY,
         SHAPES=phrases.SHAPES,
         ORDERED=phrases.ORDERED,

@@ -85,7 +85,7 @@ def page() -> str:
 def restart() -> flask.typing.ResponseReturnValue:
     """End the alarm that the lead was shown: the films from now on are what is usual here."""
     lead = people.who()
-    _account, wrong = signing.checked(lead.name, request.form.get("pin", ""))
+    wrong = signing.unproven(request.form.get("pin", ""))
     if wrong:
         return _page(wrong), 422
     with transaction(here.store()) as store:

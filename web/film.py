@@ -82,6 +82,7 @@ def _shown(film: Film) -> dict[str, Any]:
         "picture_late": film.decided_at is not None and now() - film.decided_at > PICTURE_PATIENCE,
         "said": reads.said(film),
         "returned": sync.returned(here.store(), film.arrival.id),
+        "stays_home": sync.stays_home(here.store(), film.arrival.id) if here.config().hub.url else None,
         "triage_only": here.config().policy.triage_only,
         "priors": (earlier := priors(film)),
         "beside": next((one for one in earlier if str(one.arrival.id) == request.args.get("beside")), None),

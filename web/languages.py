@@ -42,7 +42,7 @@ class Language:
 LANGUAGES = {
     language.code: language
     for language in (
-        Language("en", "English", "Jan Feb Mar Apr May Jun Jul Aug Sept Oct Nov Dec", percent="{} %"),
+        Language("en", "English", "Jan Feb Mar Apr May Jun Jul Aug Sept Oct Nov Dec", percent="{}\xa0%"),
         Language(
             "fr",
             "Français",

@@ -75,15 +75,20 @@ def duration(wait: timedelta) -> str:
     """A waiting time: 12 min, 4 h, 3 h 05 min, 2 days 4 h."""
     minutes = int(wait.total_seconds() // 60)
     if minutes < 1:
-        return _("under %(num)s min") % {"num": number(1)}
+        return _whole(_("under %(num)s min") % {"num": number(1)})
     if minutes < 60:
-        return _("%(num)s min") % {"num": number(minutes)}
-    hours = _("%(num)s h") % {"num": number(minutes // 60)}
+        return _whole(_("%(num)s min") % {"num": number(minutes)})
+    hours = _whole(_("%(num)s h") % {"num": number(minutes // 60)})
     if minutes < 48 * 60:
-        rest = digits(f"{minutes % 60:02}")
-        return f"{hours} {_('%(num)s min') % {'num': rest}}" if minutes % 60 else hours
-    hours = _("%(num)s h") % {"num": number(minutes % 1440 // 60)}
-    return f"{_count('%(num)s day', '%(num)s days', minutes // 1440)} {hours}"
+        rest = _whole(_("%(num)s min") % {"num": digits(f"{minutes % 60:02}")})
+        return f"{hours} {rest}" if minutes % 60 else hours
+    hours = _whole(_("%(num)s h") % {"num": number(minutes % 1440 // 60)})
+    return f"{_whole(_count('%(num)s day', '%(num)s days', minutes // 1440))} {hours}"
+
+
+def _whole(text: str) -> str:
+    """A number and its unit, which no end of a line parts."""
+    return text.replace(" ", "\xa0")
 
 
 def clock(at: datetime) -> str:

@@ -105,7 +105,7 @@ def own_pin() -> flask.typing.ResponseReturnValue:
         return render_template("pin.html", back=back, errors={})
     errors, new = {}, request.form.get("new", "")
     if not account.one_time:
-        _again, wrong = checked(account.name, request.form.get("pin", ""))
+        wrong = unproven(request.form.get("pin", ""))
         if wrong:
             errors["pin"] = wrong
     if pins.weak(new, account.name) or pins.fits(new, account.secret):
@@ -185,7 +185,17 @@ def checked(typed: str, pin: str) -> tuple[Account | None, str]:
         if imposed:
             audit.append(store, Event.LOCKED_OUT, name or "unknown", now(), seconds=int(imposed.total_seconds()))
         tries.forget_strangers(store, STRANGER)
-    return None, wait(imposed) if imposed else _("That name and PIN do not fit together. Try again.")
+    if imposed:
+        return None, wait(imposed)
+    if g.session is None or g.session.account != name:
+        return None, _("That name and PIN do not fit together. Try again.")
+    digits = account is not None and account.digits
+    return None, _("That PIN is wrong. Try again.") if digits else _("That pass phrase is wrong. Try again.")
+
+
+def unproven(pin: str) -> str:
+    """What to say to the person who is signed in and was asked for the PIN once more; empty where it is theirs."""
+    return checked(people.who().name, pin)[1]
 
 
 def wait(left: timedelta) -> str:

@@ -58,7 +58,11 @@ def _levels() -> dict[Level, tuple[str, str]]:
 def _lines() -> list[Line]:
     store, config, at = here.store(), here.config(), now()
     return [
-        *(Line("notice", _("The box needs help"), Level.ACT, _(text), "") for text in notices.current(store)),
+        *(
+            Line("notice", _("The box needs help"), Level.ACT, _(text), "")
+            for text in notices.current(store)
+            if text != words.DRIFT
+        ),
         _model(),
         _reading(health.daily(config, store, at)),
         _assessing(),
@@ -423,7 +427,7 @@ def model() -> str:
     """What the model is and is not: the card of the bundle in use."""
     card = limits.bundle() / "card.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else _("This model came without a card.")
-    return render_template("model.html", blocks=re.split(r"\n\s*\n", text.strip()))
+    return render_template("model.html", blocks=re.split(r"\n\s*\n", re.sub(r"\n +(?=\S)", " ", text.strip())))
 
 
 @pages.get("/health")

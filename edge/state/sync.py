@@ -16,8 +16,24 @@ from datetime import datetime, timedelta
 import msgspec
 
 from edge import cards
-from edge.cards import PREFIX, Answer, Event, Had, Image, Lane, Order, Read, Revoked, ToBox, Up, Void, Waited, Want
-from edge.records import Trouble
+from edge.cards import (
+    PREFIX,
+    Answer,
+    Event,
+    Had,
+    Image,
+    Lane,
+    Order,
+    Read,
+    Revoked,
+    StaysHome,
+    ToBox,
+    Up,
+    Void,
+    Waited,
+    Want,
+)
+from edge.records import Concern, Trouble
 from edge.state import device, ordered
 
 TABLE = """
@@ -233,6 +249,16 @@ def hasten(connection: sqlite3.Connection, arrival_id: int, lane: Lane) -> None:
         {"film": arrival_id, "lane": lane, "image": lane.image},
     )
     connection.execute("UPDATE sync_object SET lane = MIN(lane, ?) WHERE arrival_id = ?", (lane.image, arrival_id))
+
+
+def stays_home(connection: sqlite3.Connection, arrival_id: int) -> Concern | None:
+    """Why a film's picture does not leave toward the hub, as the hub was told last; None where it leaves, or nobody knows yet."""
+    row = connection.execute(
+        "SELECT body FROM sync_event WHERE arrival_id = ? AND about = ? ORDER BY id DESC LIMIT 1",
+        (arrival_id, f"image {arrival_id}"),
+    ).fetchone()
+    body: Up | None = None if row is None else msgspec.json.decode(row["body"], type=Up)
+    return body.concern if isinstance(body, StaysHome) else None
 
 
 def lane_of(connection: sqlite3.Connection, arrival_id: int) -> Lane:

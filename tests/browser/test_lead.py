@@ -50,7 +50,7 @@ def test_a_lead_ends_an_alarm_with_the_pin_and_the_watch_learns_anew(browser: An
         assert wrong(page) == []
         page.fill("#pin", "000000")
         page.tap(".age button")
-        page.wait_for_selector(".age .wrong")
+        assert page.inner_text(".age .wrong") == "That PIN is wrong. Try again."
         assert surveillance.current(store).alarm == ALARM
         assert wrong(page) == []
         page.fill("#pin", PIN)
@@ -66,6 +66,8 @@ def test_an_old_page_ends_no_other_alarm_and_a_technician_none(browser: Any, box
     box, *_ = boxes
     state, replaced = Path(box.pages.config.state), replace(ALARM, found=ALARM.found + timedelta(days=1))
     with opened(browser, box.pages.config) as page, closing(open_store(state)) as store:
+        page.goto(f"{box.pages.url}/status")
+        assert "The box needs help" not in page.inner_text("main"), "it says what to do, not where that is said"
         page.goto(f"{box.pages.url}/drift")
         with transaction(store):
             watched(store, Verdict(46, 1380, 0, 0, (replaced,), CHARTS))

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from babel import Locale
+from babel.messages.pofile import read_po
 from flask import Flask, g
 
 from edge.config import Policy
@@ -60,6 +61,18 @@ def test_no_text_takes_a_number_that_is_not_written_yet(code: str) -> None:
     assert re.findall(r"%\(\w+\)[dif]", catalogue) == [], (
         "numbers come from phrases.number, in the language's own digits"
     )
+
+
+def test_no_line_ends_between_a_french_word_and_its_sign() -> None:
+    with (languages.TRANSLATIONS / "fr/LC_MESSAGES/outpost.po").open("rb") as file:
+        texts = [
+            text
+            for one in read_po(file)
+            if one.id
+            for text in ([one.string] if isinstance(one.string, str) else one.string)
+        ]
+    assert len(texts) > 500
+    assert [text for text in texts if re.search(r" [:;!?»]|« | %%", text)] == []
 
 
 def test_arabic_is_written_in_its_own_digits(speaking: Any) -> None:

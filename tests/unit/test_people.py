@@ -179,9 +179,8 @@ def test_wrong_tries_wait_longer_and_longer_also_after_a_restart(box: Box, monke
     client = tablet(box)
     for count in range(tries.FREE):
         assert (SENTENCE in enter(client, pin="000000").text) is (count < tries.FREE - 1)
-    assert "Too many wrong tries. Wait 1 min" in enter(tablet(box)).text, (
-        "even the right PIN waits, on every new tablet"
-    )
+    said = enter(tablet(box)).text
+    assert "Too many wrong tries. Wait 1\xa0min" in said, "even the right PIN waits, on every new tablet"
     assert events(box).count(Event.SIGN_IN_FAILED) == tries.FREE and events(box)[-1] == Event.LOCKED_OUT
     later(monkeypatch, tries.FIRST)
     assert enter(tablet(box)).status_code == 303
@@ -489,6 +488,19 @@ def test_an_own_pin_is_changed_by_who_knows_the_present_one(box: Box) -> None:
     assert post(client, "/pin", pin=OTHER, new="blue house", again="blue house").status_code == 303
     post(client, "/lock")
     assert "Your pass phrase" in client.get("/sign-in").text
+
+
+def test_who_was_asked_for_the_pin_alone_is_told_of_no_name(box: Box, lead: Any) -> None:
+    client = tablet(box, "Amina")
+    post(client, "/lock")
+    for quiet in ({}, {"quiet": "1"}):
+        said = enter(client, pin="000000", **quiet).text
+        assert "That PIN is wrong" in said and SENTENCE not in said
+    assert SENTENCE in enter(client, "Nobody", "000000").text
+    enter(client)
+    post(client, "/pin", pin=PIN, new="blue house", again="blue house")
+    assert "That pass phrase is wrong" in post(client, "/pin", pin="red house", new=OTHER, again=OTHER).text
+    assert "That PIN is wrong" in post(lead, "/trial", pin="000000").text
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "", "\x00", "a\u202eb"])

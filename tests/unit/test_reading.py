@@ -67,12 +67,12 @@ def test_what_the_ai_says_is_nowhere_on_the_page_before_the_impression_is_sealed
     assert "Immediate" not in queue and "81" not in queue
     path = take(client)
     page = client.get(path).text
-    assert "Pneumonia" not in page and "81 %" not in page and "demonstrator" not in page
+    assert "Pneumonia" not in page and "81\xa0%" not in page and "demonstrator" not in page
     assert post(client, f"{path}/send", "normal").status_code == 409, "nor can anything be sent before"
     part = client.post(
         f"{path}/impression", data={"codes": ["effusion"], "outcome": "soon"}, headers={**OWN, "Outpost-Part": "1"}
     )
-    assert "Pneumonia" in part.text and "81 %" in part.text and "You saw: Fluid in the chest." in part.text
+    assert "Pneumonia" in part.text and "81\xa0%" in part.text and "You saw: Fluid in the chest." in part.text
     post(client, f"{path}/impression", "normal")
     assert "You saw: Fluid in the chest." in client.get(path).text, "the first impression counts"
     post(client, f"{path}/send", "consolidation", outcome="immediate", advice=["send"])
@@ -336,7 +336,7 @@ def test_turnaround_is_counted_by_clinic_and_finding_with_median_ninetieth_and_l
         flushed(hub)
     page = hub.client("Lead", reading.Role.LEAD).get("/turnaround?days=7").text
     row = re.findall(r"North clinic</bdi></th><td>(.*?)</td></tr>", page)[0].split("</td><td>")
-    assert row == ["11", "1 h", "1 h 40 min", "1 h 50 min"]
+    assert row == ["11", "1\xa0h", "1\xa0h 40\xa0min", "1\xa0h 50\xa0min"]
     assert "Fluid in the chest</bdi></th><td>11</td>" in page
     assert client.get("/turnaround").status_code == 403
 

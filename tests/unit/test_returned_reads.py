@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,19 @@ import pytest
 from edge import outside, words
 from edge.cards import Answer, Decided, Enrolled, Lane, Read, Seen, ToBox
 from edge.config import Hub, Policy
-from edge.records import Assessment, Outcome, ReadKind, Reason, Trouble, Urgency
+from edge.records import (
+    Assessment,
+    Concern,
+    Display,
+    Outcome,
+    ReadKind,
+    Reason,
+    Sha256,
+    StoredFile,
+    Trouble,
+    Urgency,
+    Withheld,
+)
 from edge.state import device, reads, results, sync
 from edge.state.store import MIGRATIONS, now, transaction
 from edge.vocabulary import ADVICE, IMPRESSIONS
@@ -22,6 +35,7 @@ from web.languages import LANGUAGES, speaking, translated
 
 HUB = Hub(url="https://hub.example")
 KEY = bytes(range(32))
+GRAY = Sha256("a" * 64)
 
 
 @pytest.fixture
@@ -113,6 +127,25 @@ def test_a_read_that_comes_back_is_on_the_list_until_it_was_opened_and_the_hub_l
     assert told(box, Seen) == [Seen(case=body.case, read=body.read)]
     box.text(f"/films/{number}")
     assert len(told(box, Seen)) == 1
+
+
+def test_a_picture_that_stays_in_the_clinic_says_why_and_what_to_do(box: Box) -> None:
+    enrol(box)
+    number = box.film(Outcome.SOON)
+    with transaction(box.store):
+        sync.case(box.store, number, "2.25.1")
+        results.add_rendition(box.store, number, GRAY, GRAY, Display(((32768, 65535),), None, True))
+    assert "it stays in the clinic" not in box.text(f"/films/{number}")
+    for concern in Concern:
+        with transaction(box.store):
+            outside.tell_withheld(box.store, box.config, number, Withheld(concern), now())
+        page = unescape(box.text(f"/films/{number}"))
+        assert "Teleradiologists do not see this picture: it stays in the clinic." in page
+        assert all(sentence in page for sentence in words.CONCERNS[concern])
+    with transaction(box.store):
+        file, display = StoredFile(GRAY, Path("unread"), 9), Display(((1, 2),), None, True)
+        outside.tell_image(box.store, box.config, number, file, (3, 3), display, now())
+    assert "it stays in the clinic" not in box.text(f"/films/{number}"), "sent anew, it leaves"
 
 
 def test_a_reader_who_is_to_say_first_what_they_see_is_not_told_before(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Box:
     def __init__(
         self, folder: Path, policy: Policy = SHOWN_AT_ONCE, sinks: tuple[Sink, ...] = (), hub: Hub = NO_HUB
     ) -> None:
-        (folder / "card.md").write_text("# The card\n\nA demonstrator.\n", encoding="utf-8")
+        (folder / "card.md").write_text("# The card\n\nA demonstrator.\n\n- This\n  and\n- that\n", encoding="utf-8")
         self.config = Config(
             state=str(folder / "state"), worker=Worker(bundle=str(folder)), policy=policy, sinks=sinks, hub=hub
         )
@@ -76,7 +76,7 @@ class Box:
 
     def text(self, path: str) -> str:
         """The page's source."""
-        return str(self.client.get(path).text)
+        return str(self.client.get(path).text).replace("\xa0", " ")
 
     def order(self) -> list[int]:
         """The films' numbers as the worklist has them."""
@@ -301,7 +301,7 @@ def test_a_long_list_is_shown_in_parts(box: Box, monkeypatch: pytest.MonkeyPatch
 
 def test_the_card_and_the_health_are_served(box: Box) -> None:
     box.film()
-    assert "<h1>The card</h1>" in box.text("/model")
+    assert "<h1>The card</h1>" in box.text("/model") and "- This and\n- that</p>" in box.text("/model")
     assert box.client.get("/health").json == {"status": "ok", "to_assess": 1}
 
 
@@ -324,14 +324,14 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
         (phrases.person, "=山田^太郎", "山田, 太郎"),
         (phrases.person, "A^B^C^D^E^F", "A, D B C E"),
         (phrases.person, "^^^^", "Name not given"),
-        (phrases.duration, timedelta(seconds=-5), "under 1 min"),
-        (phrases.duration, timedelta(minutes=12, seconds=59), "12 min"),
-        (phrases.duration, timedelta(hours=3, minutes=5), "3 h 05 min"),
-        (phrases.duration, timedelta(hours=52), "2 days 4 h"),
+        (phrases.duration, timedelta(seconds=-5), "under\xa01\xa0min"),
+        (phrases.duration, timedelta(minutes=12, seconds=59), "12\xa0min"),
+        (phrases.duration, timedelta(hours=3, minutes=5), "3\xa0h 05\xa0min"),
+        (phrases.duration, timedelta(hours=52), "2\xa0days 4\xa0h"),
         (phrases.likelihood, 0.10, "unlikely"),
         (phrases.likelihood, 1.0, "very likely"),
-        (phrases.percent, 0.0, "under 1 %"),
-        (phrases.percent, 1.0, "over 99 %"),
+        (phrases.percent, 0.0, "under 1\xa0%"),
+        (phrases.percent, 1.0, "over 99\xa0%"),
         (phrases.frequency, 0.72, "about 7 of 10 such films"),
     ],
 )
