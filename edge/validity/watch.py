@@ -242,7 +242,7 @@ def look(packets: Sequence[Packet]) -> Verdict:
         if days.n[:size, COLUMNS.index("abstained")].sum() >= LEAST_FILMS
     )
     usual, most = _usual(packets, days, size)
-    charts, began, last, heights = Charts(), size, size, np.zeros(len(CHARTS))
+    charts, began, since, last, heights = Charts(), size, size, size, np.zeros(len(CHARTS))
     standard = [*usual.standard(days.n[:size], days.mean[:size])]
     for day in range(size, len(days)):
         if not alarms and day in SIZES[1:]:
@@ -252,7 +252,9 @@ def look(packets: Sequence[Packet]) -> Verdict:
         crossed = tuple(name for name, height in zip(CHARTS, heights, strict=True) if height > 1)
         stands = bool(alarms) and alarms[-1].ended is None
         if crossed:
-            since = began + _since(np.array(standard[began:]), CHARTS[int(np.argmax(heights))])
+            if not stands:  # else all films since it began to stand tell of its cause, not those since it last crossed alone
+                since = began
+            since += _since(np.array(standard[since:]), CHARTS[int(np.argmax(heights))])
             alarm = _alarm(packets, usual, days, (size, since, day), crossed)
             if stands:
                 alarms[-1] = _also(alarms[-1], alarm)
@@ -307,7 +309,7 @@ def _alarm(
 
 
 def _also(alarm: Alarm, further: Alarm) -> Alarm:
-    """An alarm that stands and has crossed a limit again: its cause is what the latest films tell, if they tell any."""
+    """An alarm that stands and has crossed a limit again: its cause is what the films until now tell, if they tell any."""
     if further.cause is Cause.UNCLEAR:
         return alarm
     charts = tuple(name for name in CHARTS if name in {*alarm.charts, *further.charts})

@@ -175,6 +175,13 @@ def test_an_alarm_that_stands_takes_the_cause_that_later_films_tell() -> None:
     assert {"logit", "noise"} <= {*alarm.charts}
 
 
+@pytest.mark.parametrize("seed", [6, 7])
+def test_a_few_odd_films_at_last_do_not_rename_the_cause_of_an_alarm(seed: int) -> None:
+    """Days on which noise happens to be off by three errors, after many on which only what the model sees was."""
+    days = history(40, seed) + [day(number, seed=seed, sharpness=0.6, distance=0.5) for number in range(40, 52)]
+    assert [alarm.cause for alarm in watch.look(days).alarms] == [Cause.MODEL]
+
+
 SEEDS = 12
 CASES: dict[Cause, dict[str, object]] = {
     Cause.POLARITY: {"refused": Reason.WRONG_POLARITY, "level": -1.0, "border": 1.2, "distance": 5.0},
