@@ -26,6 +26,7 @@ from edge.state.store import now, open_store, transaction
 from edge.validity import simulate
 from edge.validity.accuracy import RAISED, Accuracy, Difference, Share, accuracy, needed, strata, thresholds
 from edge.validity.calibration import Fitted
+from edge.validity.doubt import doubt
 from models.bundle import load
 
 REPLAYED = 30
@@ -372,6 +373,13 @@ def _words(one: Proposal, every: bool) -> str:
                     f"    {at.at:.3f}  {_share(at.sensitivity):<26}  {_share(at.specificity):<26}"
                     f"  {at.raised:>5.1f}  {at.missed:>5.1f}"
                 )
+    for finding in sorted({film.finding for film in one.films if film.finding}):
+        if (unsure := doubt(one.films, finding)) is not None:
+            lines.append(
+                f"  {finding}: neither abnormal nor normal from {unsure.low:.3f} to {unsure.high:.3f} "
+                f"({unsure.undecided.count} of {unsure.undecided.of} films), if of 100 films of either kind 95 shall not be "
+                f"called the other. From so few films it may be {100 * unsure.least:.0f} of 100."
+            )
     more = needed(one.films)
     if (promised := _promised(one)) is not None:
         lines.append(

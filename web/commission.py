@@ -16,6 +16,7 @@ from edge.state import acceptances
 from edge.state.store import now, transaction
 from edge.validity.accuracy import AGE_BANDS, AT_LEAST, Accuracy, Share, Threshold, accuracy, needed, strata, thresholds
 from edge.validity.calibration import Place
+from edge.validity.doubt import Doubt, doubt
 from edge.validity.fairness import SMALL
 from models.bundle import load
 from web import here, people, phrases, signing
@@ -58,6 +59,8 @@ class Shown:
     needed: int
     costs: dict[str, list[Threshold]]
     """By finding, the cost at every threshold."""
+    doubts: dict[str, Doubt | None]
+    """By finding, which films it should be silent about."""
 
 
 @pages.get("/commission")
@@ -113,6 +116,7 @@ def _shown(proposal: Proposal) -> Shown:
         hidden=sum(group.films < SMALL for group in groups[1:]),
         needed=needed(proposal.films),
         costs={finding: thresholds(proposal.films, finding) for finding in findings},
+        doubts={finding: doubt(proposal.films, finding) for finding in findings},
     )
 
 

@@ -252,7 +252,7 @@ def look(packets: Sequence[Packet]) -> Verdict:
         crossed = tuple(name for name, height in zip(CHARTS, heights, strict=True) if height > 1)
         stands = bool(alarms) and alarms[-1].ended is None
         if crossed:
-            if not stands:  # else all films since it began to stand tell of its cause, not those since it last crossed alone
+            if not stands:  # else all films since it began to stand tell of its cause, not the latest alone
                 since = began
             since += _since(np.array(standard[since:]), CHARTS[int(np.argmax(heights))])
             alarm = _alarm(packets, usual, days, (size, since, day), crossed)

@@ -25,6 +25,7 @@ from edge.state import acceptances, accounts, audit, outbox, results
 from edge.state.arrivals import FOR_ACCEPTANCE
 from edge.state.store import now, open_store, transaction
 from edge.validity.accuracy import accuracy, needed
+from edge.validity.doubt import doubt
 from edge.worker import Worker
 from models import phantom
 from models.bundle import SHIPPED, load
@@ -103,15 +104,15 @@ def written(folder: Path, rows: list[dict[str, str]]) -> Path:
     return folder / "readings.csv"
 
 
-def read_as_the_model(config: Config, flips: int = 0) -> None:
-    """Have somebody read every film: as the model has it, but for so many."""
+def read_as_the_model(config: Config, flips: int = 0, every: int = FILMS) -> None:
+    """Have somebody read every film: as the model has it, but for the first so many of every so many."""
     with closing(open_store(Path(config.state))) as store:
         read = {}
         for number in range(1, FILMS + 1):
             decision = results.film(store, number).decision
             assert decision is not None
             raised = decision.outcome in (Outcome.IMMEDIATE, Outcome.SOON)
-            seen = raised is not (number <= flips)
+            seen = raised is not ((number - 1) % every < flips)
             read[number] = readings.Reading(number, "", "consolidation" if seen else "normal", "Amina", now())
         readings.keep(store, read, "Lindiwe", now())
 
@@ -293,7 +294,7 @@ def test_a_film_that_the_model_cannot_assess_is_no_miss(box: Config) -> None:
 
 
 def test_a_lead_sees_the_figures_as_pictures_and_signs_with_a_pin(box: Config) -> None:
-    read_as_the_model(box, flips=3)
+    read_as_the_model(box, flips=2, every=4)
     client = clinic.create(box).test_client()
     sign_in(client, Path(box.state), "Lindiwe", Role.LEAD)
     with closing(open_store(Path(box.state))) as store, transaction(store):
@@ -303,6 +304,12 @@ def test_a_lead_sees_the_figures_as_pictures_and_signs_with_a_pin(box: Config) -
     assert "Abnormal films that the AI puts first" in page
     assert "3 years" not in page, "bands, no persons"
     chosen = proposal(box)
+    of_children = max((film.finding for film in chosen.films), key=[film.finding for film in chosen.films].count)
+    unsure = doubt(chosen.films, of_children)
+    assert unsure is not None, [(film.finding, film.abnormal) for film in chosen.films]
+    assert "percentage should say nothing" in page
+    told = outpost(box, "commission", "show")
+    assert f"({unsure.undecided.count} of {unsure.undecided.of} films), if of 100 films of either kind 95" in told
     form = {"device_uid": chosen.device_uid, "set": chosen.digest}
     own = {"Sec-Fetch-Site": "same-origin"}
     refused = client.post("/commission", data=form | {"pin": "000000"}, headers=own)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import beta, binomtest
 
 from edge.records import Outcome
 from edge.validity.accuracy import AT_LEAST, HALF_WIDTH, Judged, Share, accuracy, difference, needed, strata, thresholds
+from edge.validity.doubt import doubt
 
 FILMS = st.lists(
     st.builds(
@@ -73,6 +75,37 @@ def test_a_higher_threshold_raises_fewer_and_misses_more(films: list[Judged]) ->
         )
         assert one.missed == pytest.approx(100 * (one.sensitivity.of - one.sensitivity.count) / len(scored))
     assert thresholds(films, "nothing that is looked for") == []
+
+
+@given(FILMS)
+def test_the_doubt_is_about_films_between(films: list[Judged]) -> None:
+    scored = [film for film in films if film.outcome is not Outcome.COULD_NOT_ASSESS]
+    told, kinds = doubt(films, "opacity"), [sum(film.abnormal is kind for film in scored) for kind in (True, False)]
+    assert (told is None) is (min(kinds) < 19), "1 / (18 + 1) is more than 5 %: nothing can be ruled out"
+    if told is not None:
+        between = sum(told.low <= film.probability <= told.high for film in scored)
+        assert told.undecided.of == len(scored) >= between >= told.undecided.count
+        assert 0.8 < told.least < 0.95
+
+
+def test_the_doubt_of_films_that_overlap_and_of_such_as_do_not() -> None:
+    def films(normal: range, abnormal: range) -> list[Judged]:
+        return [
+            replace(_film(kind, True), probability=at / 100)
+            for kind in (False, True)
+            for at in (normal, abnormal)[kind]
+        ]
+
+    told = doubt(films(range(40), range(30, 70)), "opacity")
+    assert told is not None
+    assert (told.low, told.high, told.undecided) == (0.31, 0.38, Share(16, 80))
+    assert told.least == pytest.approx(beta(39, 2).ppf(0.025))
+    apart = doubt(films(range(40), range(60, 99)), "opacity")
+    assert apart is not None
+    assert (apart.low, apart.high) == (0.38, 0.61)
+    assert apart.undecided.count == 2, "the highest of the normal and the lowest of the abnormal"
+    refused = [replace(film, outcome=Outcome.COULD_NOT_ASSESS) for film in films(range(40), range(30, 70))]
+    assert doubt(refused, "opacity") is doubt(films(range(40), range(40)), "another") is None
 
 
 def _film(abnormal: bool, right: bool) -> Judged:
