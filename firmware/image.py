@@ -20,10 +20,11 @@ import subprocess
 import sys
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import msgspec
@@ -32,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edge.errors import Misconfigured
 from edge.state.store import BUILT
-from firmware import blockmap, card, signature
+from firmware import blockmap, bom, bundle, card, signature
 from firmware.signature import SecretKey
 
 HERE = Path(__file__).parent
@@ -46,7 +47,7 @@ SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "systemd-zram-generator", "udev", "dbus", "kmod",
     "iproute2", "nftables", "initramfs-tools", "busybox", "cryptsetup-bin", "e2fsprogs", "python3", "ca-certificates", "tzdata",
-    "zstd",
+    "zstd", "rauc", "squashfs-tools",
 )  # fmt: skip
 PYTHON = "3.11"
 """Of Debian's `SUITE`."""
@@ -80,16 +81,26 @@ class Slot:
     last: bytes
 
 
-def build(name: str, out: Path, cache: Path, key: SecretKey) -> Path:
-    """Make the image of a board in `out`, with map, signature and public key beside it; the image's path."""
+def build(name: str, out: Path, cache: Path, key: SecretKey, authority: Path | None = None) -> Path:
+    """Make the image of a board in `out`, with map, signature, public key and bill of materials beside it; the image's path.
+
+    With an `authority` (`outpost publish authority`) the system takes its updates, and comes as one: `.raucb`.
+    """
     board = msgspec.toml.decode((HERE / "boards" / f"{name}.toml").read_bytes(), type=Board)
     version = _version()
     out.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
-    made = slot(debian(board, cache), (packages(board, cache), outpost(out)), out)
-    shutil.rmtree(out / "outpost")
     image = out / f"outpost-{name}-{version}.img"
+    system, folders = debian(board, cache), (packages(board, cache), outpost(out))
+    made = slot(system, folders, out, {} if authority is None else trust(name, authority))
+    parts = bom.debian(system, SUITE) + bom.python(folders)
+    image.with_suffix(".cdx.json").write_text(bom.bill(parts, image.stem, version, EPOCH), encoding="utf-8")
+    image.with_suffix(".licences.txt").write_text(bom.licences(parts), encoding="utf-8")
+    shutil.rmtree(out / "outpost")
     held = disk(board, made, image)
+    if authority is not None:
+        by = (authority / "signer.pem", authority / "signer.key")
+        bundle.make(made.path, made.last, name, version, image.with_suffix(".raucb"), *by)
     made.path.unlink()
     content = blockmap.write(blockmap.make(image, held))
     Path(f"{image}.bmap").write_bytes(content)
@@ -111,6 +122,7 @@ def debian(board: Board, cache: Path) -> Path:
             "mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={board.architecture}",
             f"--include={','.join((*PACKAGES, board.kernel))}", '--aptopt=Apt::Install-Recommends "false"',
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "bash-completion")),
+            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             "--skip=essential/unlink", '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
             f"--setup-hook=sync-in {archives} /var/cache/apt/archives",
             f"--essential-hook={HERE / 'debian/prepare'} \"$1\"",
@@ -175,15 +187,22 @@ def _compile(folder: Path) -> None:
     )
 
 
-def slot(debian: Path, folders: tuple[Path, ...], out: Path) -> Slot:
-    """Debian, Outpost and its packages, and the units as squashfs with the hashes of dm-verity behind it."""
+def trust(board: str, authority: Path) -> dict[str, bytes]:
+    """What a system says of itself and whom it believes about updates, as files of its root."""
+    said = msgspec.json.encode({"board": board, "version": _version()})
+    held = {name: (authority / "trust" / name).read_bytes() for name in ("root.json", "keyring.pem")}
+    return {f"usr/share/outpost/{name}": data for name, data in (held | {"release": said}).items()}
+
+
+def slot(debian: Path, folders: tuple[Path, ...], out: Path, more: Mapping[str, bytes] = MappingProxyType({})) -> Slot:
+    """Debian, Outpost and its packages, units and `more` files as squashfs with the hashes of dm-verity behind it."""
     path = out / "slot.squashfs"
     path.unlink(missing_ok=True)
     command = [
         "mksquashfs", "-", str(path), "-tar", "-noappend", "-quiet", "-no-progress", "-b", "131072", "-root-mode", "755",
         "-comp", "gzip", "-Xcompression-level", "6",
     ]  # fmt: skip
-    laid = dict(_laid(folders))
+    laid = dict(_laid(folders)) | {name: _member(name, data) for name, data in more.items()}
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=_environment()) as squash:
         assert squash.stdin is not None
         with tarfile.open(fileobj=squash.stdin, mode="w|", format=tarfile.PAX_FORMAT) as into:
@@ -218,7 +237,8 @@ def _laid(folders: tuple[Path, ...]) -> Iterator[tuple[str, tuple[tarfile.TarInf
     place, _ = _member("efi", b"")
     place.type, place.mode = tarfile.DIRTYPE, 0o755
     yield "efi", (place, None)
-    for unit in sorted((HERE / "root/usr/lib/systemd/system").glob("*.service")):
+    units = HERE / "root/usr/lib/systemd/system"
+    for unit in sorted((*units.glob("*.service"), *units.glob("*.timer"))):
         for line in unit.read_text(encoding="utf-8").splitlines():
             if line.startswith("WantedBy="):
                 name = f"usr/lib/systemd/system/{line.removeprefix('WantedBy=')}.wants/{unit.name}"
@@ -368,8 +388,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for the image")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/outpost", help="what was fetched")
     parser.add_argument("--key", type=Path, help="private key (Ed25519, PEM) that signs; else one for this image alone")
+    parser.add_argument("--authority", type=Path, help="of `outpost publish authority`: whose updates the image takes")
     told = parser.parse_args()
-    print(build(told.board, told.out, told.cache, _key(told.key)))  # noqa: T201
+    print(build(told.board, told.out, told.cache, _key(told.key), told.authority))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ class Machine:
         self.variables = disk.with_suffix(".vars")
         shutil.copy(VARIABLES, self.variables)
         self.dicom, self.https, self.http = (free_port() for _ in range(3))
+        self.stick: Path | None = None
+        """What is in its USB port when it is switched on."""
         self._process: subprocess.Popen[bytes] | None = None
         self._read = 0
 
@@ -54,6 +56,9 @@ class Machine:
             "-object", "rng-random,filename=/dev/urandom,id=noise", "-device", "virtio-rng-pci,rng=noise",
             "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial",
         ]  # fmt: skip
+        if self.stick is not None:
+            command += ["-device", "qemu-xhci", "-drive", f"file={self.stick},format=raw,if=none,id=stick"]
+            command += ["-device", "usb-storage,drive=stick,removable=on"]
         self._read = self.serial.stat().st_size if self.serial.exists() else 0
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 

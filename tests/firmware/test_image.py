@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -21,13 +22,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge import site as sites
 from edge.cli import main
 from edge.samples import film
-from firmware import card, slots
+from edge.state.store import now
+from firmware import authority, bom, bundle, card, slots
 from firmware import image as recipe
 from firmware.signature import SecretKey
 from models import phantom
 from tests.box import until
 from tests.conftest import peer
 from tests.firmware.conftest import MIB
+from tests.firmware.leaks import leak
 from tests.firmware.machine import FIRMWARE, NAME, SECONDS, Container, Machine
 from tests.people import PIN
 
@@ -43,18 +46,26 @@ ae_title = "KALENE"
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Who releases updates for the image."""
+    folder = tmp_path_factory.mktemp("keys") / "development"
+    authority.create(folder, "development")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The image of an ordinary PC, signed by a key of its own."""
     for program, package in (
         ("mmdebstrap", "mmdebstrap"), ("mksquashfs", "squashfs-tools"), ("veritysetup", "cryptsetup-bin"),
         ("mkfs.vfat", "dosfstools"), ("mcopy", "mtools"), ("grub-mkimage", "grub-common"),
-        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("qemu-system-x86_64", "qemu-system-x86"), ("rauc", "rauc"),
     ):  # fmt: skip
         peer(program, package)
     for file, package in ((FIRMWARE, "ovmf"), (Path("/usr/lib/grub/x86_64-efi"), "grub-efi-amd64-bin")):
         assert file.exists(), f"{file} is missing: apt-get install {package}"
     cache = Path(os.environ.get("OUTPOST_IMAGE_CACHE", Path.home() / ".cache/outpost"))
-    return recipe.build("generic-x86-64", tmp_path_factory.mktemp("image"), cache, SecretKey.generate())
+    return recipe.build("generic-x86-64", tmp_path_factory.mktemp("image"), cache, SecretKey.generate(), keys)
 
 
 @pytest.fixture
@@ -120,6 +131,34 @@ def test_the_units_of_a_slot_take_a_film_and_show_its_outcome(image: Path, tmp_p
         assert hashes and all(one.startswith(("!", "*")) for one in hashes)  # nobody can sign in
     finally:
         box.stop()
+
+
+def test_all_that_is_in_the_image_is_in_its_bill_and_nothing_is_secret(image: Path, tmp_path: Path) -> None:
+    bill = json.loads(image.with_suffix(".cdx.json").read_text())
+    versions = {part["name"]: part["version"] for part in bill["components"]}
+    assert {"libc6", "systemd", "rauc", "cryptography", "outpost-cxr"} <= versions.keys() and len(versions) > 150
+    unknown = [part["name"] for part in bill["components"] if part["licenses"][0]["license"]["name"] == bom.UNKNOWN]
+    assert unknown == []
+    with image.open("rb") as file:
+        ((begin, end),) = [(begin, end) for name, begin, end in card.partitions(file.fileno()) if name == "outpost-a"]
+        file.seek(begin)
+        (tmp_path / "slot").write_bytes(file.read(end - begin))
+    unpack = [
+        peer("unsquashfs", "squashfs-tools"),
+        "-quiet",
+        "-no-progress",
+        "-d",
+        tmp_path / "root",
+        tmp_path / "slot",
+    ]
+    subprocess.run(unpack, check=True, capture_output=True)
+    found = []
+    for path in (tmp_path / "root").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            name = path.relative_to(tmp_path / "root").as_posix()
+            own = name.startswith(tuple(f"{recipe.TOP}/{part}/" for part in ("edge", "models", "web", "firmware")))
+            found.append(leak(name, path.read_bytes(), own))
+    assert [one for one in found if one] == [] and len(found) > 5000
 
 
 def test_the_model_passes_its_self_test_on_a_processor_without_vnni() -> None:
@@ -202,3 +241,48 @@ def test_a_slot_that_is_damaged_gives_way_to_the_one_before(machine: Machine) ->
     machine.until("Finished outpost-good.service")
     machine.cut()
     assert variables(machine.disk) == {"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "0", "B_TRY": "0"}
+
+
+def test_an_update_on_a_stick_is_installed_started_and_kept(
+    image: Path, keys: Path, machine: Machine, tmp_path: Path
+) -> None:
+    """The technician's whole part: put a stick in, and switch the box off and on. The box is backed up to it as well."""
+    with image.open("rb") as file:
+        ((begin, end),) = [(begin, end) for name, begin, end in card.partitions(file.fileno()) if name == "outpost-a"]
+        file.seek(begin)
+        slot = file.read(end - begin)
+    system, last = slot[: -bundle.BLOCK].rstrip(b"\0"), slot[-bundle.BLOCK :]
+    path = tmp_path / "system"
+    path.write_bytes(system.ljust(-(-len(system) // bundle.BLOCK) * bundle.BLOCK, b"\0"))
+    made = bundle.make(
+        path, last, "generic-x86-64", "0.9.0", tmp_path / "b.raucb", keys / "signer.pem", keys / "signer.key"
+    )
+    mirror, stick = tmp_path / "mirror", tmp_path / "stick"
+    authority.add(mirror, keys, (made, "generic-x86-64", "0.9.0"), now())
+    stick.touch()
+    os.truncate(stick, 1024 * MIB)
+    subprocess.run(
+        [peer("mkfs.vfat", "dosfstools"), "-F", "32", "-n", "OUTPOST-USB", stick], check=True, capture_output=True
+    )
+    subprocess.run(
+        [peer("mcopy", "mtools"), "-i", stick, "-s", *sorted(mirror.iterdir()), "::"],
+        check=True,
+        env=os.environ | {"MTOOLS_SKIP_CHECK": "1"},
+    )
+    machine.stick = stick
+    machine.start()
+    machine.until("slot A is good")
+    machine.until("Version 0.9.0 is on the box and starts when the box does")
+    machine.until(r"(\w{5}-){5}\w{5}")
+    machine.until("all read back and right")
+    machine.until("Finished outpost-stick.service")
+    machine.cut()
+    assert variables(machine.disk)["ORDER"] == "B A"
+    machine.stick = None
+    machine.start()
+    machine.until("Outpost, slot B")
+    machine.until("slot B is good")
+    machine.until("Finished outpost-good.service")
+    machine.cut()
+    told = variables(machine.disk)
+    assert (told["B_OK"], told["B_TRY"], told["A_OK"]) == ("1", "0", "1")

@@ -1,0 +1,167 @@
+"""The parts of the recipe that need no mirror: the same inputs make the same slot, nothing secret is in it, all of it is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from firmware import authority, bom, image
+from tests.conftest import peer
+from tests.firmware.leaks import leak
+
+STATUS = """Package: libc6
+Status: install ok installed
+Architecture: amd64
+Source: glibc
+Version: 2.36-9+deb12u13
+
+Package: libc-bin
+Status: install ok installed
+Architecture: amd64
+Source: glibc (2.36)
+Version: 2.36-9+deb12u13
+
+Package: busybox
+Status: install ok installed
+Architecture: amd64
+Version: 1:1.35.0-4+b7
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1
+"""
+GLIBC = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+License: LGPL-2.1+
+
+Files: timezone/*
+License: public-domain
+
+License: LGPL-2.1+
+ On Debian systems …
+"""
+
+
+@pytest.fixture
+def debian(tmp_path: Path) -> Path:
+    """As much of a Debian as the recipe looks at."""
+    files = {
+        "etc/passwd": b"root:x:0:0::/root:/bin/sh\n",
+        bom.STATUS: STATUS.encode(),
+        "usr/share/doc/libc6/copyright": GLIBC.encode(),
+        "usr/share/doc/busybox/copyright": b"Busybox.\nSee /usr/share/common-licenses/GPL-2.\n",
+        "bin/sh": bytes(range(256)) * 900,
+    }
+    path = tmp_path / "debian.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size, member.mtime = len(data), image.EPOCH - 9
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_the_same_inputs_make_the_same_slot(debian: Path, tmp_path: Path) -> None:
+    for program, package in (("mksquashfs", "squashfs-tools"), ("veritysetup", "cryptsetup-bin")):
+        peer(program, package)
+    made = []
+    for number in (1, 2):  # at other places, in another order on the disk, with other dates, by another process
+        out, folder = tmp_path / f"out{number}", tmp_path / f"packages{number}"
+        out.mkdir()
+        folder.mkdir()
+        names = sorted(path.name for path in (image.ROOT / "edge/validity").glob("*.py"))
+        for name in names if number == 1 else reversed(names):
+            shutil.copy(image.ROOT / "edge/validity" / name, folder / name)
+            os.utime(folder / name, (number * 10**8, number * 10**8))
+        script = "import sys, pathlib; from firmware import image; image._compile(pathlib.Path(sys.argv[1]))"
+        subprocess.run(
+            [sys.executable, "-c", script, str(folder)],
+            check=True,
+            cwd=image.ROOT,
+            env=os.environ | {"PYTHONHASHSEED": str(number), "TZ": "Asia/Kathmandu"},
+        )
+        made.append(image.slot(debian, (folder,), out, {"usr/share/outpost/release": b"{}"}))
+    first, second = made
+    assert (first.size, first.last) == (second.size, second.last)
+    assert first.path.read_bytes() == second.path.read_bytes()
+    listed = subprocess.run(
+        [peer("unsquashfs", "squashfs-tools"), "-lln", first.path], capture_output=True, text=True, check=True
+    ).stdout
+    assert "usr/share/outpost/release" in listed and "var/lib/dpkg" not in listed
+    assert "multi-user.target.wants/outpost-intake.service" in listed
+    owners = {line.split()[1] for line in listed.splitlines() if line[:1] in "-dl"}
+    assert owners == {"0/0"}
+    assert not re.search(r" 20(2[7-9]|[3-9]\d)-", listed), "nothing is younger than the image says it is"
+
+
+def test_nothing_secret_is_in_what_is_laid_over_debian(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    for package in ("edge", "models", "web", "firmware"):
+        ignored = shutil.ignore_patterns("__pycache__", "training", "root", "debian")
+        shutil.copytree(image.ROOT / package, folder / package, ignore=ignored)
+    laid = {name: content for name, (_, content) in image._laid((folder,)) if content is not None}
+    assert len(laid) > 300 and "etc/nftables.conf" in laid
+    assert [found for name, content in laid.items() if (found := leak(name, content, own=True))] == []
+
+
+def test_a_secret_would_be_found(tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    long = b"-----BEGIN RSA PRIVATE KEY-----\n" + b"MIIEpAIBAAKCAQEA" * 4 + b"\n" + b"abcd" * 16 + b"\n-----END"
+    hashed = b"$6$abcdefgh$" + b"x" * 86
+    for name, data, why in (
+        ("usr/lib/outpost/device.key", b"", "named like a key"),
+        ("usr/share/thing", key.replace(b"\n-----END", b"\n" + key.split(b"\n")[1] + b"\n-----END"), "a private key"),
+        ("usr/share/thing", long, "a private key"),
+        ("etc/shadow", b"daemon:*:1::::::\nroot:" + hashed + b":1::::::\n", "root can sign in"),
+        ("etc/shadow", b"root::1::::::\n", "root can sign in"),
+        ("etc/thing.conf", b"user admin " + hashed, "hashed password"),
+        ("etc/thing.conf", b"[x]\npassword = outpost1\n", "password = outpost1"),
+        ("etc/thing.service", b"Environment=API_KEY=AKIA" + b"ABCDEFGHIJKLMNOP", "cloud's key"),
+    ):
+        assert why in (leak(name, data, own=True) or ""), (name, why)
+    assert leak("etc/shadow", b"root:!*:1::::::\noutpost:!:1::::::\n", own=True) is None
+    assert leak("edge/device.py", b'b"-----BEGIN PRIVATE KEY-----\\n"', own=True) is None
+
+
+def test_a_system_takes_with_it_whom_it_believes_and_no_key(tmp_path: Path) -> None:
+    authority.create(tmp_path / "keys", "development")
+    laid = image.trust("generic-x86-64", tmp_path / "keys")
+    assert sorted(laid) == [f"usr/share/outpost/{name}" for name in ("keyring.pem", "release", "root.json")]
+    assert [found for name, data in laid.items() if (found := leak(name, data, own=True))] == []
+    assert json.loads(laid["usr/share/outpost/release"])["board"] == "generic-x86-64"
+
+
+def test_every_package_is_in_the_bill_with_its_licence(debian: Path) -> None:
+    parts = bom.debian(debian, "bookworm")
+    assert [(part.name, part.version, part.licences) for part in parts] == [
+        ("busybox", "1:1.35.0-4+b7", ("GPL-2",)),
+        ("libc-bin", "2.36-9+deb12u13", ("LGPL-2.1+", "public-domain")),
+        ("libc6", "2.36-9+deb12u13", ("LGPL-2.1+", "public-domain")),
+    ]
+    assert parts[0].purl == "pkg:deb/debian/busybox@1%3A1.35.0-4%2Bb7?arch=amd64&distro=bookworm"
+    here = bom.python([Path(pytest.__file__).parents[1]])
+    named = {part.name: part for part in here}
+    assert named["tuf"].licences == ("Apache-2.0 OR MIT",)
+    assert named["cryptography"].purl.startswith("pkg:pypi/cryptography@")
+    told = bom.bill([*parts, *here], "outpost-generic-x86-64-0.1.0", "0.1.0", image.EPOCH)
+    assert told == bom.bill([*parts, *here], "outpost-generic-x86-64-0.1.0", "0.1.0", image.EPOCH)
+    read = json.loads(told)
+    assert (read["bomFormat"], read["specVersion"], read["version"]) == ("CycloneDX", "1.5", 1)
+    assert re.fullmatch(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", read["serialNumber"])
+    assert read["metadata"]["timestamp"] == "2026-11-01T00:00:00Z"
+    references = [one["bom-ref"] for one in read["components"]]
+    assert len(set(references)) == len(references) == len(parts) + len(here)
+    assert "libc6 2.36-9+deb12u13: LGPL-2.1+; public-domain\n" in bom.licences(parts)
