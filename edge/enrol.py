@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,8 @@ from edge.state.store import now, open_store, transaction
 
 CODE = re.compile(r"\s*([0-9A-Za-z][0-9A-Za-z-]{3,63}?)\s*(?:\.\s*([a-z2-7]{20})\s*)?")
 PATH = "/sync/enrol"
+EARLIER = timedelta(days=7)
+"""How old films may be that the hub is told of though they came before it; of an older one once somebody asks for its read."""
 
 
 class Asked(Protocol):
@@ -44,11 +46,13 @@ def parts(code: str) -> tuple[str, str]:
     return found[1], found[2] or ""
 
 
-def enrol(config: Config, code: str, pin: str, wire: Asked, at: datetime) -> Enrolled:
-    """Ask the hub to know this box, and remember what it answers.
+def enrol(config: Config, code: str, pin: str, wire: Asked, at: datetime) -> tuple[Enrolled, int]:
+    """Ask the hub to know this box, remember what it answers, and file what it shall know of films that came before; says how many.
 
     Raises `Misconfigured` where the hub refuses the code, `Transient` where it cannot be reached.
     """
+    from edge import outside  # brings in pydicom
+
     state = Path(config.state)
     with closing(open_store(state)) as store:
         keys = Keys(*device.keys(state))
@@ -75,7 +79,8 @@ def enrol(config: Config, code: str, pin: str, wire: Asked, at: datetime) -> Enr
             device.enrol(store, told, pin, at)
             sync.begin_with(store, told.epoch)
             audit.append(store, audit.Event.ENROLLED, "technician", at, None, site=told.site, hub=config.hub.url)
-    return told
+            earlier = outside.tell_earlier(store, config, at - EARLIER, at)
+    return told, earlier
 
 
 @click.command("enrol")
@@ -93,5 +98,7 @@ def command(ctx: click.Context, code: str) -> None:
     except ValueError:
         raise click.BadParameter("type it as the hub printed it, all of it", param_hint="CODE") from None
     with closing(Wire(config.hub, lambda: pin)) as wire:
-        told = enrol(config, plain, pin, wire, now())
+        told, earlier = enrol(config, plain, pin, wire, now())
     click.echo(f"This box is {told.site} of {told.programme}. What it finds goes there without names, by itself.")
+    if earlier:
+        click.echo(f"Films of the last {EARLIER.days} days that nobody here has decided go there too: {earlier}.")

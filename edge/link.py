@@ -310,7 +310,7 @@ class Link:
         with transaction(self.store):
             number = sync.remake(self.store, part.sha256)
             self.objects.path(Sha256(part.sha256)).unlink(missing_ok=True)
-            queue.add_render(self.store, number, results.runs(self.store, number), self.clock())
+            queue.add_render(self.store, number, results.runs(self.store, number), self.clock(), again=True)
         return Receipt()
 
     def _signed(self, method: str, path: str, offset: int | None = None, body: bytes = b"") -> dict[str, str]:

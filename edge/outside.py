@@ -20,11 +20,23 @@ from edge import health, passport, vocabulary, words
 from edge.cards import Lane, Packet, Seen, Status, Up
 from edge.config import Config
 from edge.errors import Tampered
-from edge.records import Assessment, Concern, Display, Outcome, Read, ReadKind, Reason, StoredFile, Urgency, Withheld
+from edge.records import (
+    Assessment,
+    Concern,
+    Decision,
+    Display,
+    Outcome,
+    Read,
+    ReadKind,
+    Reason,
+    StoredFile,
+    Urgency,
+    Withheld,
+)
 from edge.stages.deidentify import Door, telling
 from edge.stages.report import terms
 from edge.stages.report.content import MANUFACTURER
-from edge.state import acceptances, arrivals, drift, installed, notices, pseudonyms, reads, sync
+from edge.state import acceptances, arrivals, drift, installed, notices, pseudonyms, queue, reads, results, sync
 from edge.state.objects import Objects
 from edge.validity import packet
 from edge.validity.verdict import Verdict
@@ -74,7 +86,6 @@ def _terms(manifest: Manifest) -> Iterator[terms.Term]:
 def tell_result(
     store: sqlite3.Connection,
     config: Config,
-    manifest: Manifest,
     arrival_id: int,
     run: int,
     assessment: Assessment,
@@ -87,7 +98,7 @@ def tell_result(
         return
     row = arrivals.get(store, arrival_id)
     arrival = arrivals.read(row)
-    way_out = door(Path(config.state), manifest, frozenset({decision.device_uid}))
+    way_out = Door(pseudonyms.key(Path(config.state)))
     same = arrivals.of_instance(store, arrival.sop_instance_uid)
     name = sync.case(store, arrival_id, telling.case(arrival, same[:1] in ([], [arrival_id]), way_out))
     shadow = acceptances.accepted(store) != decision.device_uid
@@ -97,6 +108,42 @@ def tell_result(
     if not pictured:
         tell_withheld(store, config, arrival_id, Withheld(Concern.UNREADABLE), at)
     sync.hasten(store, arrival_id, lane)
+
+
+def tell_earlier(store: sqlite3.Connection, config: Config, since: datetime, at: datetime) -> int:
+    """Tell the hub of the films that came since then, before there was one, and that nobody here has decided; gives how many."""
+    decided = reads.standing(store)
+    waiting = (
+        film.arrival.id
+        for film in results.came(store, since)
+        if film.arrival.id not in decided or decided[film.arrival.id].kind is ReadKind.REFER
+    )
+    told = [number for number in waiting if _tell_film(store, config, number, at)]
+    for number in told:
+        if number in decided:
+            tell_read(store, config, decided[number])
+    return len(told)
+
+
+def _tell_film(store: sqlite3.Connection, config: Config, arrival_id: int, at: datetime) -> bool:
+    """Tell of a film what would have been told when it was assessed, its picture too; False where that is done, or will be."""
+    if not config.hub.url or sync.case_of(store, arrival_id) is not None:
+        return False
+    film = results.film(store, arrival_id)
+    if film.decision is None or film.decided_at is None:
+        return False
+    pictured = has_picture(film.decision)
+    said = Assessment(film.header, film.decision, None, {})
+    tell_result(store, config, arrival_id, film.run, said, pictured, film.decided_at)
+    if pictured and sync.case_of(store, arrival_id) is not None:
+        queue.add_render(store, arrival_id, film.run, at, again=True)
+    return sync.case_of(store, arrival_id) is not None
+
+
+def has_picture(decision: Decision) -> bool:
+    """Whether a film of that outcome can be shown."""
+    without = {Reason.NOT_DICOM, Reason.DAMAGED, Reason.NO_PIXELS, Reason.ENCODING_UNSUPPORTED, Reason.TOO_LARGE}
+    return decision.refusal is None or decision.refusal.reason not in without
 
 
 def _lane(outcome: Outcome, urgency: Urgency) -> Lane:
@@ -137,11 +184,16 @@ def tell_withheld(store: sqlite3.Connection, config: Config, arrival_id: int, wi
 
 
 def tell_read(store: sqlite3.Connection, config: Config, read: Read) -> None:
-    """Tell the hub what somebody said of a film, once they can no longer take it back; a referral makes the film go first."""
+    """Tell the hub what somebody said of a film, once they can no longer take it back; a referral makes the film go first.
+
+    A film that came before there was a hub is told of once somebody asks for a read of it.
+    """
+    asks = read.kind is ReadKind.REFER
+    if asks:
+        _tell_film(store, config, read.arrival_id, read.at)
     name = sync.case_of(store, read.arrival_id)
     if not config.hub.url or name is None:
         return
-    asks = read.kind is ReadKind.REFER
     due = read.at if read.kind is ReadKind.IMPRESSION else read.at + reads.UNDO
     sync.tell(
         store,

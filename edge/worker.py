@@ -28,7 +28,6 @@ from edge.reader import Reader, open_reader, settle
 from edge.records import (
     Assessment,
     Concern,
-    Decision,
     Header,
     Job,
     Order,
@@ -166,7 +165,7 @@ class Worker:
             refusal = Refusal(Reason.AI_STOPPED, "the daily test has failed: `outpost check` says how")
             refused = decide.refuse(refusal, self.reader.name, self.reader.device_uid)
             assessment = Assessment(assessment.header, refused, None, assessment.milliseconds)
-        self._commit(job, assessment, render=assessment.decision.refusal is None or _has_picture(assessment.decision))
+        self._commit(job, assessment, render=outside.has_picture(assessment.decision))
 
     def _commit(self, job: Job, assessment: Assessment, render: bool) -> None:
         """The outcome, the end of its job and the wish for a picture, in one transaction."""
@@ -251,8 +250,7 @@ class Worker:
                 surveillance.count_film(self.store, self.config, film.received_at, job.run, assessment)
             outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
             ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
-            manifest = self.reader.model.bundle.manifest
-            outside.tell_result(self.store, self.config, manifest, job.arrival_id, job.run, assessment, pictured, at)
+            outside.tell_result(self.store, self.config, job.arrival_id, job.run, assessment, pictured, at)
 
     def test(self) -> bool:
         """Judge a film of the daily test that came in, or make those of the next where it is due; says whether it did."""
@@ -311,11 +309,6 @@ class Worker:
                 operating_point=self.reader.operating_point,
                 device_uid=self.reader.device_uid,
             )
-
-
-def _has_picture(decision: Decision) -> bool:
-    without = {Reason.NOT_DICOM, Reason.DAMAGED, Reason.NO_PIXELS, Reason.ENCODING_UNSUPPORTED, Reason.TOO_LARGE}
-    return decision.refusal is not None and decision.refusal.reason not in without
 
 
 def run(

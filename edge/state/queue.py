@@ -69,9 +69,15 @@ def add(connection: sqlite3.Connection, arrival_id: int, urgency: Urgency, at: d
     _add(connection, arrival_id, "assess", run, _PRIORITY[urgency], at)
 
 
-def add_render(connection: sqlite3.Connection, arrival_id: int, run: int, at: datetime) -> None:
-    """Ask for the picture that people look at, inside the caller's transaction."""
+def add_render(connection: sqlite3.Connection, arrival_id: int, run: int, at: datetime, *, again: bool = False) -> None:
+    """Ask for the picture that people look at, inside the caller's transaction; `again` also where it was made, behind others."""
     _add(connection, arrival_id, "render", run, _RENDER_PRIORITY, at)
+    if again:
+        connection.execute(
+            "UPDATE job SET state = 'ready', attempts = 0, due_at = ?, priority = ?"
+            " WHERE arrival_id = ? AND kind = 'render' AND run = ? AND state IN ('done', 'buried')",
+            (at.isoformat(), _RETRY_PRIORITY, arrival_id, run),
+        )
 
 
 def add_score(connection: sqlite3.Connection, arrival_id: int, at: datetime) -> None:

@@ -9,6 +9,7 @@ import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from edge.config import Config, Hub, Intake
 from edge.errors import Misconfigured, Transient
 from edge.intake import Intake as Door
 from edge.link import Link, Lost
-from edge.records import Outcome, ReadKind, Trouble
+from edge.records import Outcome, ReadKind, Sha256, Trouble
 from edge.stages.parcel import Keys
 from edge.state import device, reads, results, sync
 from edge.state.objects import Objects
@@ -280,15 +281,62 @@ def test_a_box_that_was_revoked_says_so_and_keeps_everything(tmp_path: Path, pee
         talk(store, link)
 
 
-def test_without_a_hub_nothing_is_told(tmp_path: Path) -> None:
-    config = Config(state=str(tmp_path), intake=Intake(disk_floor_mib=0))
-    with closing(open_store(tmp_path)) as store:
-        ds = samples.film(phantom.chest(2, (700, 640)), "Ndiaye^Awa", "058Y", "F")
+def test_without_a_hub_nothing_is_told_and_once_there_is_one_it_learns_of_what_waits(
+    tmp_path: Path, peer: Peer
+) -> None:
+    state = tmp_path / "box"
+    alone = Config(state=str(state), intake=Intake(disk_floor_mib=0))
+    state.mkdir()
+
+    def work(config: Config) -> None:
+        with closing(open_store(state)) as store:
+            worker = Worker(config, store)
+            while worker.step():
+                pass
+
+    def said(store: Any) -> list[tuple[int, str]]:
+        rows = store.execute("SELECT arrival_id, body ->> '$.kind' AS kind FROM sync_event ORDER BY id")
+        return [(row["arrival_id"], row["kind"]) for row in rows]
+
+    for number in range(3):
+        ds = samples.film(phantom.chest(number + 1, (700, 640)), f"Ndiaye^Awa{number}", "058Y", "F")
         ds.save_as(tmp_path / "film.dcm", enforce_file_format=True)
-        Door(config).accept_copy(tmp_path / "film.dcm", "test")
-        worker = Worker(config, store)
-        while worker.step():
-            pass
-        assert store.execute("SELECT COUNT(*) FROM sync_event").fetchone()[0] == 0
-        assert sync.objects(store) == set()
-    assert not (tmp_path / device.FILE).exists()
+        Door(alone).accept_copy(tmp_path / "film.dcm", "test")
+    work(alone)
+    waits, decided, old = 1, 2, 3
+    assert not (state / device.FILE).exists()
+    with closing(open_store(state)) as store, transaction(store):
+        assert said(store) == [] and sync.objects(store) == set()
+        reads.add(store, decided, 1, ReadKind.OVERRIDE, "Amina", now(), "k" * 20, outcome=Outcome.ROUTINE, reason="x")
+        for row, days in ((old, 8), (waits, 6)):
+            then = (now() - timedelta(days=days)).isoformat()
+            store.execute("UPDATE arrival SET received_at = ? WHERE id = ?", (then, row))
+            store.execute("UPDATE result SET decided_at = ? WHERE arrival_id = ?", (then, row))
+    config = box(state, peer.url)
+    told = enrol(config, peer.code())
+    assert told.exit_code == 0 and "go there too: 1." in told.output
+    work(config)
+    with linked(config) as (store, link):
+        assert said(store) == [(waits, "result"), (waits, "image")]
+        (sha256,) = sync.objects(store)
+        link.step()
+        Objects(state).path(Sha256(sha256)).unlink()  # it is damaged before it could leave
+        for _ in range(5):
+            link.step()
+    work(config)
+    with linked(config) as (store, link):
+        talk(store, link)
+    with peer.hub.store.reading(hubs.PROGRAMME) as db:
+        size, have = films.size(db, hubs.SITE.name, sha256) or (0, 0)
+        rows = db.rows("SELECT since FROM film WHERE programme = :programme ORDER BY id DESC LIMIT 1")
+    assert have == min(size, PREFIX)
+    assert 5.9 < (now().timestamp() - rows[0]["since"]) / 86400 < 6.1, "it has waited since then"
+    assert "go there too" not in enrol(config, peer.code()).output, "nothing is told twice"
+    with closing(open_store(state)) as store, transaction(store):
+        asked, _ = reads.add(store, old, 1, ReadKind.REFER, "Amina", now(), "l" * 20)
+        outside.tell_read(store, config, asked)
+    work(config)
+    with linked(config) as (store, link):
+        assert said(store)[2:] == [(old, "result"), (old, "read"), (old, "image")]
+        talk(store, link)
+        assert sync.unsent(store).keys() <= {old}
