@@ -86,6 +86,7 @@ def _terms(manifest: Manifest) -> Iterator[terms.Term]:
 def tell_result(
     store: sqlite3.Connection,
     config: Config,
+    manifest: Manifest,
     arrival_id: int,
     run: int,
     assessment: Assessment,
@@ -98,7 +99,7 @@ def tell_result(
         return
     row = arrivals.get(store, arrival_id)
     arrival = arrivals.read(row)
-    way_out = Door(pseudonyms.key(Path(config.state)))
+    way_out = door(Path(config.state), manifest, frozenset({decision.device_uid}))
     same = arrivals.of_instance(store, arrival.sop_instance_uid)
     name = sync.case(store, arrival_id, telling.case(arrival, same[:1] in ([], [arrival_id]), way_out))
     shadow = acceptances.accepted(store) != decision.device_uid
@@ -132,9 +133,13 @@ def _tell_film(store: sqlite3.Connection, config: Config, arrival_id: int, at: d
     film = results.film(store, arrival_id)
     if film.decision is None or film.decided_at is None:
         return False
+    try:
+        manifest = passport.at_work(config, store)[0].manifest
+    except (OSError, Tampered):  # nobody knows its words
+        return False
     pictured = has_picture(film.decision)
     said = Assessment(film.header, film.decision, None, {})
-    tell_result(store, config, arrival_id, film.run, said, pictured, film.decided_at)
+    tell_result(store, config, manifest, arrival_id, film.run, said, pictured, film.decided_at)
     if pictured and sync.case_of(store, arrival_id) is not None:
         queue.add_render(store, arrival_id, film.run, at, again=True)
     return sync.case_of(store, arrival_id) is not None

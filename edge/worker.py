@@ -250,7 +250,8 @@ class Worker:
                 surveillance.count_film(self.store, self.config, film.received_at, job.run, assessment)
             outbox.of_result(self.store, self.config, job.arrival_id, job.run, decision.outcome, at)
             ordering.meet(self.store, job.arrival_id, assessment.header, "worker", at)
-            outside.tell_result(self.store, self.config, job.arrival_id, job.run, assessment, pictured, at)
+            manifest = self.reader.model.bundle.manifest
+            outside.tell_result(self.store, self.config, manifest, job.arrival_id, job.run, assessment, pictured, at)
 
     def test(self) -> bool:
         """Judge a film of the daily test that came in, or make those of the next where it is due; says whether it did."""

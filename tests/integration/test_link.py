@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from edge import config as settings
 from edge import outside, samples
 from edge.box import Service
-from edge.cards import PREFIX, Read
+from edge.cards import PREFIX, Read, Result
 from edge.cli import main
 from edge.config import Config, Hub, Intake
 from edge.errors import Misconfigured, Transient
@@ -146,8 +146,9 @@ def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, p
         names = {row["arrival_id"]: row["name"] for row in store.execute("SELECT * FROM sync_case")}
         codestreams = sync.objects(store)
     with peer.hub.store.reading(hubs.PROGRAMME) as db:
-        cases = {case.result.case for case in films.cases(db, range(1, 50)).values()}
-    assert cases == set(names.values())
+        known = {case.result.case: case.result for case in films.cases(db, range(1, 50)).values()}
+    assert known.keys() == set(names.values())
+    assert any(one.findings for one in known.values()) and all(one.model for one in known.values())
     for sha256 in codestreams:
         with peer.hub.store.reading(hubs.PROGRAMME) as db:
             size, have = films.size(db, hubs.SITE.name, sha256) or (0, 0)
@@ -318,6 +319,8 @@ def test_without_a_hub_nothing_is_told_and_once_there_is_one_it_learns_of_what_w
     work(config)
     with linked(config) as (store, link):
         assert said(store) == [(waits, "result"), (waits, "image")]
+        card = sync.events(store, now(), 2**20)[0].body
+        assert isinstance(card, Result) and card.findings and card.model and card.device_uid and card.operating_point
         (sha256,) = sync.objects(store)
         link.step()
         Objects(state).path(Sha256(sha256)).unlink()  # it is damaged before it could leave

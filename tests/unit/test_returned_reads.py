@@ -29,6 +29,7 @@ from edge.records import (
 from edge.state import device, reads, results, sync
 from edge.state.store import MIGRATIONS, now, transaction
 from edge.vocabulary import ADVICE, IMPRESSIONS
+from models.bundle import SHIPPED, load
 from tests.unit.test_web import Box
 from web.languages import LANGUAGES, speaking, translated
 
@@ -177,6 +178,7 @@ def test_a_read_is_said_in_the_clinics_language_from_codes_alone(box: Box, langu
 
 def test_what_ranks_before_routine_goes_before_it_and_what_nobody_could_tell_does_too(box: Box) -> None:
     enrol(box)
+    manifest = load(SHIPPED).manifest
     first = {"stat": Lane.URGENT, "high": Lane.SOON, "routine": Lane.ROUTINE, "immediate": Lane.URGENT}
     first |= {"soon": Lane.SOON, "could_not_assess": Lane.SOON}
     expected = {}
@@ -188,7 +190,7 @@ def test_what_ranks_before_routine_goes_before_it_and_what_nobody_could_tell_doe
             shown = results.film(box.store, number)
             assert shown.header and shown.decision
             said = Assessment(shown.header, shown.decision, None, {})
-            outside.tell_result(box.store, box.config, number, 1, said, number % 2 == 0, now())
+            outside.tell_result(box.store, box.config, manifest, number, 1, said, number % 2 == 0, now())
     went = sync.events(box.store, now(), 2**30)
     rows = box.store.execute("SELECT id, arrival_id FROM sync_event").fetchall()
     lanes = [expected[dict(map(tuple, rows))[one.id]] for one in went]
