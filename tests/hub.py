@@ -28,7 +28,7 @@ from edge.records import Outcome, ReadKind, Urgency
 from edge.stages import parcel
 from edge.stages.parcel import Keys, Opened, Public
 from tests.box import PATIENCE, ROOT, free_port, until
-from web.hub import inbox, sites
+from web.hub import answers, inbox, rollouts, sites
 from web.hub import keys as hub_keys
 from web.hub.config import Config, Database, Policy, Store
 from web.hub.here import Hub, open_hub
@@ -108,6 +108,15 @@ class Sender:
         number = next(self._numbers) if seq is None else seq
         event = cards.Event(site=self.site.name, epoch=self.epoch, seq=number, body=body)
         return cards.Waited(event=event, seconds=seconds)
+
+    def heard(self, *bodies: cards.Up, at: float) -> tuple[cards.Answer, ...]:
+        """The box is heard of, with these events; gives all that it was told until then."""
+        with self.hub.store.transaction(self.site.programme) as db:
+            events = [self.waited(body) for body in bodies]
+            inbox.receive(db, self.site, events, self.hub.rules, at)
+            sites.heard(db, self.site.name, at)
+            rollouts.advance(db, at, now=any(isinstance(body, cards.Applied) for body in bodies))
+            return tuple(answers.since(db, self.site.name, EPOCH, 0, 1000))
 
     def send(self, *bodies: cards.Up, at: float, seconds: int | None = 0) -> dict[str, list[int]]:
         """Hand events over in one transaction."""

@@ -219,7 +219,7 @@ class Cut:
 
     def get(self, path: str, headers: Mapping[str, str]) -> Reply:
         """As `edge.link.Transport`: bytes of a model."""
-        offset, last = map(int, headers["Range"].removeprefix("bytes=").split("-"))
+        offset, length = int(headers["Outpost-Offset"]), int(headers["Outpost-Length"])
         self._check(headers, parcel.request("GET", path, offset))
         if self._lost():
             raise Lost(Trouble.UNREACHABLE)
@@ -228,7 +228,7 @@ class Cut:
             return Reply(404, {}, b"There is no such model.")
         if self._lost():
             raise Lost(Trouble.HANGS)
-        return Reply(206, {}, data[offset : last + 1])
+        return Reply(200, {}, data[offset : offset + length])
 
     def patch(self, path: str, headers: Mapping[str, str], parts: Iterator[bytes]) -> Reply:
         """As `edge.link.Transport`."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,12 +18,14 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from edge import cards
+from edge.cards import What
 from edge.errors import Misconfigured, Transient
 from edge.records import Concern, Outcome, Urgency
 from tests import hub as hubs
 from tests.hub import EPOCH, PROGRAMME, SITE, Sender, image, result
 from tests.postgresql import Postgresql, postgresql
-from web.hub import answers, films, inbox, packets, sites, tasks
+from tests.reading import STATUS
+from web.hub import answers, films, inbox, ledger, packets, rollouts, sites, tasks
 from web.hub.config import Database, Policy
 from web.hub.here import Hub
 from web.hub.objects import Took
@@ -680,3 +683,168 @@ def test_what_a_bucket_does_not_take_is_said(bucket: str, tmp_path: Path, monkey
     store = msgspec.structs.replace(hubs.make_bucket(bucket, "there"), bucket="s3://nowhere")
     with pytest.raises(Misconfigured, match="nowhere"), hubs.opened(hubs.settings(tmp_path, store=store)):
         pass
+
+
+# --- the fleet
+
+
+MODEL = rollouts.Model(sha256="5a" * 32, size=9, bundle="b0" * 32, name="m 2")
+DAY = 86400.0
+
+
+class Fleet:
+    """Twelve clinics, and a model that can be rolled out."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub, self.at = hub, T
+        self.boxes = {
+            name: Sender(hub, msgspec.structs.replace(SITE, name=name)) for name in (f"c{one:02}" for one in range(12))
+        }
+        with hub.store.transaction(PROGRAMME) as db:
+            db.run(
+                "INSERT INTO model (programme, sha256, size, bundle, name, added_at)"
+                " VALUES (:programme, :sha256, 9, :bundle, 'm 2', 0)",
+                sha256=MODEL.sha256,
+                bundle=MODEL.bundle,
+            )
+
+    def start(self, name: str = "one", **other: Any) -> bool:
+        said: dict[str, Any] = {"sha256": MODEL.sha256, "good_seconds": DAY, "silent_seconds": 7 * DAY, **other}
+        with self.hub.store.transaction(PROGRAMME) as db:
+            return rollouts.start(db, name, said.pop("what", What.MODEL), [*self.boxes], "c05", "Lena", self.at, **said)
+
+    def orders(self, name: str) -> list[cards.Order]:
+        """What a box was ordered; it is heard of by that."""
+        told = self.boxes[name].heard(at=self.at)
+        return [one.body for one in told if isinstance(one.body, cards.Order)]
+
+    def says(
+        self, name: str, result: str = "done", about: str = "", notices: tuple[str, ...] = (), bundle: str = "b0" * 32
+    ) -> None:
+        """A box has carried its latest order out, or not, and says how it is."""
+        status = msgspec.structs.replace(STATUS, bundle=bundle, notices=notices)
+        applied = cards.Applied(order=self.orders(name)[-1].order, result=result, about=about)
+        self.boxes[name].heard(status, applied, at=self.at)
+
+    def stage(self) -> tuple[str, int, dict[str, list[str]]]:
+        """State and wave of the roll-out, and by stage the clinics."""
+        with self.hub.store.reading(PROGRAMME) as db:
+            one = rollouts.get(db, "one")
+            assert one is not None and ledger.broken(db) is None
+            found: dict[str, list[str]] = {}
+            for member in rollouts.members(db, one, self.at):
+                found.setdefault(member.stage, []).append(member.site)
+            return one.state, one.wave, found
+
+    def why(self) -> tuple[str, str, str]:
+        with self.hub.store.reading(PROGRAMME) as db:
+            one = rollouts.get(db, "one")
+        assert one is not None
+        return one.site, one.why, one.about
+
+    def does(self, what: str) -> bool:
+        with self.hub.store.transaction(PROGRAMME) as db:
+            return rollouts.act(db, "one", what, "Lena", self.at)
+
+    def acts(self) -> list[str]:
+        with self.hub.store.reading(PROGRAMME) as db:
+            return [f"{one.actor or 'hub'} {one.act}" for one in reversed(ledger.acts(db, 100))]
+
+    def day(self, *names: str) -> None:
+        """A day later these are heard of, and somebody looks."""
+        self.at += DAY + 60
+        for name in names:
+            self.boxes[name].heard(at=self.at)
+        with self.hub.store.transaction(PROGRAMME) as db:
+            rollouts.advance(db, self.at, now=True)
+
+
+def test_a_roll_out_goes_in_waves_each_after_the_one_before_was_good(hub: Hub) -> None:
+    fleet = Fleet(hub)
+    assert fleet.start() and fleet.start(), "sent twice it is one"
+    assert not fleet.start("another"), "one is open at a time"
+    assert fleet.stage()[:2] == ("going", 0) and fleet.stage()[2]["ordered"] == ["c05"]
+    assert [len(fleet.orders(name)) for name in ("c05", "c04")] == [1, 0]
+    (order,) = fleet.orders("c05")
+    assert cards.ordered("c05", order) == order and (order.sha256, order.size) == (MODEL.sha256, 9)
+    with hub.store.reading(PROGRAMME) as db:
+        assert rollouts.wanted(db, "c05") == MODEL and rollouts.wanted(db, "c04") is None
+    fleet.says("c05")
+    with hub.store.reading(PROGRAMME) as db:
+        assert rollouts.wanted(db, "c05") is None and rollouts.given(db, "c05", 9)[0][3] == "done"
+    assert fleet.stage()[2]["watched"] == ["c05"]
+    fleet.at += DAY * 2
+    fleet.boxes["c00"].heard(at=fleet.at)
+    assert fleet.stage()[:2] == ("going", 0), "nobody knows whether it is still good"
+    fleet.day("c05")
+    state, wave, stages = fleet.stage()
+    assert (state, wave, len(stages["ordered"]), stages["good"]) == ("going", 1, 2, ["c05"])
+    second = stages["ordered"]
+    fleet.says(second[0])
+    fleet.day(*second)
+    assert fleet.stage()[1] == 1, "one of the two has not said that it was done"
+    fleet.says(second[1])
+    fleet.day(*second)
+    last = fleet.stage()[2]["ordered"]
+    assert fleet.stage()[1] == 2 and len(last) == 9
+    for name in last:
+        fleet.says(name)
+    fleet.day(*last)
+    assert fleet.stage()[0] == "done"
+    assert fleet.acts() == ["Lena start", "hub wave", "hub wave", "hub done"]
+    assert fleet.start("another", what=What.ROLLBACK, sha256=""), "now there is room for one"
+
+
+@pytest.mark.parametrize("trouble", ["unsigned", "ai_stopped", "silent", "other_model"])
+def test_trouble_halts_a_roll_out_and_calls_off_what_was_not_carried_out(hub: Hub, trouble: str) -> None:
+    fleet = Fleet(hub)
+    fleet.start()
+    fleet.says("c05")
+    fleet.day("c05")
+    first, second = fleet.stage()[2]["ordered"]
+    before = len(fleet.orders(second))
+    match trouble:
+        case "unsigned":
+            fleet.says(first, "unsigned")
+        case "ai_stopped":
+            fleet.says(first, notices=("worker",))
+        case "silent":
+            for _ in range(8):
+                fleet.day(second)
+        case "other_model":
+            fleet.says(first, bundle="cc" * 32)
+            fleet.day(first)
+            fleet.boxes[first].heard(msgspec.structs.replace(STATUS, bundle="cc" * 32), at=fleet.at)
+            fleet.day(first)
+    assert fleet.stage()[0] == "halted" and fleet.why() == (first, trouble, "")
+    assert [one.what for one in fleet.orders(second)[before:]] == ["keep"]
+    assert not fleet.does("stop") and fleet.does("resume")
+    assert fleet.stage()[0] == "going"
+    again = [one.what for one in fleet.orders(first)]
+    assert again.count("model") == (1 if trouble == "ai_stopped" else 2), "it is ordered anew where that can help"
+    assert [one.what for one in fleet.orders(second)] == ["model", "keep", "model"]
+    numbers = [one.number for one in fleet.orders(second)]
+    assert numbers == sorted({*numbers}), "each is later than the one before"
+    fleet.says(first)
+    fleet.says(second)
+    fleet.day(first, second)
+    assert fleet.stage()[:2] == ("going", 2), "mended, it goes on"
+    fleet.says("c05", notices=("phantom",))
+    assert fleet.stage()[0] == "halted" and fleet.why()[:2] == ("c05", "ai_stopped"), "also in a wave that is past"
+    assert fleet.does("end") and not fleet.does("resume") and fleet.start("another")
+    assert fleet.acts()[-4:] == ["hub wave", "hub halted", "Lena ended", "Lena start"]
+
+
+def test_a_line_of_the_ledger_that_was_changed_or_cut_out_is_found(hub: Hub) -> None:
+    fleet = Fleet(hub)
+    fleet.start()
+    fleet.does("stop")
+    fleet.does("end")
+    with suppress(ZeroDivisionError), hub.store.transaction(PROGRAMME) as db:
+        db.run("UPDATE act SET actor = 'Eve' WHERE programme = :programme AND seq = 2")
+        assert ledger.broken(db) == 2
+        raise ZeroDivisionError
+    with hub.store.transaction(PROGRAMME) as db:
+        assert ledger.broken(db) is None
+        db.run("DELETE FROM act WHERE programme = :programme AND seq = 1")
+        assert ledger.broken(db) == 1

@@ -6,23 +6,30 @@ import re
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from edge import outside
-from edge.cards import Status
+from edge.cards import Applied, Order, Status
+from edge.cli import main
 from edge.config import Config as BoxConfig
 from edge.config import Hub as HubSettings
+from edge.errors import Misconfigured
 from edge.state import acceptances, notices
 from edge.state.store import now, open_store, transaction
 from edge.words import DRIFT
+from models.bundle import SHIPPED, load, unpack
+from tests import bundles as signed
 from tests import reading
 from tests.reading import PROGRAMME, STATUS, Hub
-from web.hub import fleet, sites
+from web.hub import answers, fleet, ledger, rollouts, sites
 from web.hub.accounts import Role
 from web.hub.config import Config
 from web.hub.records import Contact
+from web.hub.store import open_store as open_hub_store
 
 HOUR = timedelta(hours=1)
 
@@ -119,3 +126,103 @@ def test_a_box_says_how_it_stands_at_once_where_it_presses_and_else_hourly(tmp_p
         with transaction(store):
             acceptances.sign(store, first.device_uid, "balanced", "Amina", at)
         assert told(HOUR / 2)[-1].accepted and len(told(2 * HOUR)) == 3, "the same is not said twice"
+
+
+# --- roll-outs
+
+
+def form(page: str, **more: str) -> dict[str, str]:
+    """The form of a roll-out as a lead fills it in."""
+    (key,) = re.findall(r'name="request" value="([^"]+)"', page)
+    return {"request": key, "first": "north", "hours": "0", "days": "7", **more}
+
+
+def post(lead: Any, path: str, data: dict[str, str]) -> Any:
+    return lead.post(f"/fleet/rollout/{path}", data=data, headers={"Sec-Fetch-Site": "same-origin"})
+
+
+def carried(hub: Hub, site: str, result: str, about: str = "") -> None:
+    """A site's box says what came of its latest order."""
+    with hub.held.store.reading(PROGRAMME) as db:
+        last = answers.since(db, site, sites.epoch(db, site), 0, 100)[-1].body
+    assert isinstance(last, Order)
+    hub.says(site, Applied(order=last.order, result=result, about=about))
+
+
+def test_a_lead_begins_a_roll_out_sees_it_halt_and_goes_on_or_ends_it(hub: Hub) -> None:
+    hub.says("north", STATUS)
+    hub.says("south", STATUS)
+    lead = hub.client("Lena", Role.LEAD)
+    data = form(
+        lead.get("/fleet/rollout").text, what="settings", **{"hub.daily_mib": "20", "hub.metered": "08:00-16:00"}
+    )
+    assert post(lead, "start", data).status_code == 303 == post(lead, "start", data).status_code, "sent twice it is one"
+    page = lead.get("/fleet/rollout").text
+    assert "hub.daily_mib = 20, hub.metered = 08:00-16:00" in page and "It goes on: wave 1." in page
+    assert post(lead, "start", {**data, "request": "another"}).status_code == 409
+    carried(hub, "north", "bad_value", "hub.metered")
+    said = lead.get("/fleet").text
+    assert "A roll-out has halted." in said and "It has halted at North clinic." in said
+    assert "The setting cannot have this value. (hub.metered) <b>Correct the value and order it again.</b>" in said
+    (name,) = re.findall(r'name="rollout" value="(\w+)"', page)
+    assert post(lead, "act", {"rollout": name, "act": "stop"}).status_code == 409
+    assert post(lead, "act", {"rollout": name, "act": "resume"}).status_code == 303
+    carried(hub, "north", "done")
+    hub.says("north", msgspec.structs.replace(STATUS, films=401))
+    assert "wave 2" in lead.get("/fleet/rollout").text, "the page itself moves it on"
+    assert post(lead, "act", {"rollout": name, "act": "stop"}).status_code == 303
+    assert "A person has halted it." in lead.get("/fleet/rollout").text
+    assert post(lead, "act", {"rollout": name, "act": "end"}).status_code == 303
+    page = lead.get("/fleet/rollout").text
+    assert "ended by a person" in page and page.count("<b><bdi>Lena</bdi></b>") == 4
+    told = lead.get("/fleet/south").text
+    assert "Settings of the link" in told and "Stay as it is" in told and "has not said yet" in told
+
+
+WRONG_FORMS = {
+    "nothing to set": ({"what": "settings"}, 422),
+    "no number": ({"what": "settings", "hub.daily_mib": "much"}, 422),
+    "no hours": ({"what": "settings", "hub.metered": "all day"}, 422),
+    "below zero": ({"what": "settings", "hub.daily_mib": "-5"}, 422),
+    "hours": ({"what": "rollback", "hours": "1000"}, 422),
+    "days": ({"what": "rollback", "days": ""}, 422),
+    "no such model": ({"what": f"model:{'ab' * 32}"}, 400),
+    "no order": ({"what": "reboot"}, 400),
+    "called off": ({"what": "keep"}, 400),
+    "a clinic that was never heard of": ({"what": "rollback", "first": "south"}, 400),
+    "without a key": ({"what": "rollback", "request": ""}, 400),
+}
+
+
+def test_a_form_that_makes_no_sense_orders_nothing(hub: Hub) -> None:
+    hub.says("north", STATUS)
+    lead = hub.client("Lena", Role.LEAD)
+    for what, (more, status) in WRONG_FORMS.items():
+        assert post(lead, "start", form(lead.get("/fleet/rollout").text, **more)).status_code == status, what
+    with hub.held.store.reading(PROGRAMME) as db:
+        assert rollouts.current(db) is None and ledger.acts(db, 9) == []
+    assert (
+        post(hub.client("Reader"), "start", form(lead.get("/fleet/rollout").text, what="rollback")).status_code == 403
+    )
+
+
+def test_a_model_comes_to_the_hub_whole_and_signed_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text(f'state = "{tmp_path / "hub"}"\n')
+
+    def outpost(*arguments: str) -> Any:
+        return CliRunner().invoke(main, ["--config", str(file), "hub", *arguments])
+
+    assert outpost("programme", "lakes").exit_code == 0
+    for _ in range(2):
+        told = outpost("model", str(SHIPPED))
+        assert told.exit_code == 0 and "cxr-lite0 0.1.0 (" in told.output
+    copy = signed.copied(tmp_path / "unsigned")
+    (copy / "manifest.sig").unlink()
+    assert outpost("model", str(copy)).exit_code == Misconfigured.exit_status
+    store = open_hub_store(Config(state=str(tmp_path / "hub")))
+    with closing(store), store.reading("lakes") as db:
+        (model,) = rollouts.models(db)
+    blob = tmp_path / "hub/objects/lakes" / model.sha256[:2] / model.sha256
+    unpack(blob, tmp_path / "again")
+    assert load(tmp_path / "again").digest == load(SHIPPED).digest == model.bundle

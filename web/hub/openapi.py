@@ -41,8 +41,9 @@ SECURITY = {
         "type": "apiKey",
         "in": "header",
         "name": "Outpost-Signature",
-        "description": "Base64 of the box's Ed25519 signature over method, path, Upload-Offset and the body's SHA-256, one a line;"
-        " the third is empty where there is none, the last where there is no body or an object's bytes are sent.",
+        "description": "Base64 of the box's Ed25519 signature over method, path, Upload-Offset or Outpost-Offset, and the body's"
+        " SHA-256, one a line; the third is empty where there is none, the last where there is no body or an object's bytes"
+        " are sent.",
     },
 }
 STATUS = {460: "Not what the name says"}

@@ -26,6 +26,10 @@ CREATE TABLE applied (
 ) STRICT;
 """
 
+ABOUT = """
+ALTER TABLE applied ADD COLUMN about TEXT NOT NULL DEFAULT '';
+"""
+
 
 def keep(db: Transaction, site: str, packet: cards.Packet, epoch: str, seq: int) -> None:
     """A day of a site; a later one of the same edges and day replaces it, one that was overtaken on the way does not."""
@@ -57,11 +61,13 @@ def days(db: Transaction, site: str, since: str) -> list[cards.Packet]:
 def applied(db: Transaction, site: str, what: cards.Applied, at: float) -> None:
     """What became of an order at a site."""
     db.run(
-        "INSERT INTO applied (programme, site, ordered, result, at) VALUES (:programme, :site, :ordered, :result, :at)"
-        " ON CONFLICT (programme, site, ordered) DO UPDATE SET result = excluded.result, at = excluded.at",
+        "INSERT INTO applied (programme, site, ordered, result, about, at)"
+        " VALUES (:programme, :site, :ordered, :result, :about, :at) ON CONFLICT (programme, site, ordered)"
+        " DO UPDATE SET result = excluded.result, about = excluded.about, at = excluded.at",
         site=site,
         ordered=what.order,
         result=what.result,
+        about=what.about,
         at=at,
     )
 

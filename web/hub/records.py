@@ -180,3 +180,50 @@ class Turnaround(Record, frozen=True, kw_only=True):
     median: float
     ninetieth: float
     longest: float
+
+
+class Model(Record, frozen=True, kw_only=True):
+    """A bundle that can be ordered of boxes, in one file."""
+
+    sha256: str
+    size: int
+    bundle: str
+    """Its manifest's digest, by which a box names what it runs."""
+    name: str
+
+
+class Rollout(Record, frozen=True, kw_only=True):
+    """Something that a programme's boxes are ordered in waves."""
+
+    name: str
+    what: str
+    """An `edge.cards.What`."""
+    settings: dict[str, bool | int | float | str]
+    sha256: str
+    """Of the model; empty where it is none."""
+    good_seconds: float
+    """So long every box of a wave has to be good before the next is ordered."""
+    silent_seconds: float
+    """So long a box of the wave may be silent."""
+    state: str
+    """`going`, `halted`, `ended` by a person, `done`."""
+    wave: int
+    why: str
+    """A `Carried` or a `rollouts.Trouble`; empty where a person has halted it."""
+    about: str
+    site: str
+    """Where the trouble is."""
+    made_by: str
+    made_at: float
+    looked_at: float
+
+
+class Act(Record, frozen=True, kw_only=True):
+    """A line of the fleet's ledger."""
+
+    seq: int
+    at: float
+    actor: str
+    """Empty where the hub did it by itself."""
+    act: str
+    detail: dict[str, object]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ import click
 from flask import Flask
 
 from edge import box
-from edge.errors import Misconfigured, Unreadable
+from edge.errors import Misconfigured, Transient, Unreadable
+from models import bundle as bundles
 from web import server
-from web.hub import accounts, app, films, here, keys, sites, sqlite, stick, sync
+from web.hub import accounts, app, films, here, keys, ledger, rollouts, sites, sqlite, stick, sync
 from web.hub.config import Config, load
 from web.hub.records import Site
 from web.hub.store import PROGRAMME, Store, now, open_store
@@ -210,6 +212,26 @@ def programme_of(store: Store, name: str) -> str:
         listed = f"There are: {', '.join(known)}." if known else "Make one: outpost hub programme NAME."
         raise click.UsageError(f"Which programme? Say it with --programme. {listed}")
     return known[0]
+
+
+@hub.command("model")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@programme_option
+@click.pass_obj
+def add_model(config: Config, folder: Path, programme: str) -> None:
+    """Have a signed model bundle at the hub, so that it can be rolled out; its boxes prove it each for itself."""
+    bundle = rollouts.signed(folder)
+    held, data = here.open_hub(config), bundles.packed(folder)
+    with closing(held.store):
+        of = programme_of(held.store, programme)
+        name = f"{of}/{hashlib.sha256(data).hexdigest()}"
+        held.blobs.write(name, 0, data)
+        if not held.blobs.finish(name, len(data)):
+            raise Transient("The model could not be kept. Try again.")
+        with held.store.transaction(of) as db:
+            found = rollouts.add_model(db, data, bundle, now())
+            ledger.append(db, ledger.HUB, "model", now(), name=found.name, sha256=found.sha256)
+    click.echo(f"{found.name} ({found.size / 2**20:.1f} MiB) can be rolled out: on the hub's page of boxes.")
 
 
 @hub.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from edge.cards import Piece, ToBox, ToHub
 from edge.errors import Misconfigured
 from edge.stages import parcel
 from edge.stages.parcel import Fault, Opened, Public
-from web.hub import answers, films, inbox, objects, sites, sync
+from web.hub import answers, films, inbox, objects, rollouts, sites, sync
 from web.hub.here import Hub
 from web.hub.records import Device
 from web.hub.store import now
@@ -92,13 +93,23 @@ def give(hub: Hub, programme: str, site: str, file: Path) -> int:
             objects={sha256: (films.size(db, site, sha256) or (0, 0))[1] for sha256 in spoken},
         )
         told = answers.since(db, site, epoch, upto if told_epoch == epoch else 0, MOST)
+        model = rollouts.wanted(db, site)
     batches = [tuple(told[start : start + answers.AT_ONCE]) for start in range(0, len(told), answers.AT_ONCE)]
     messages = [msgspec.structs.replace(said, answers=batch) for batch in batches or [()]]
+    starts = range(0, 0 if model is None else model.size, parcel.PIECE)
+
+    def contents() -> Iterator[ToBox | Piece]:
+        yield from messages
+        for start in starts:
+            assert model is not None
+            data = hub.blobs.read(f"{programme}/{model.sha256}", start, min(start + parcel.PIECE, model.size))
+            yield Piece(sha256=model.sha256, size=model.size, offset=start, data=data)
+
     fresh = file.with_name(f"{file.name}.new")
     try:
         with fresh.open("wb") as written:
             identifier = secrets.token_bytes(parcel.IDENTIFIER)
-            for part in parcel.seal(messages, len(messages), hub.keys, device.public, identifier):
+            for part in parcel.seal(contents(), len(messages) + len(starts), hub.keys, device.public, identifier):
                 written.write(part)
             written.flush()
             os.fsync(written.fileno())

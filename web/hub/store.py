@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edge.errors import Misconfigured
-from web.hub import accounts, answers, drafts, films, inbox, packets, sites, tasks
+from web.hub import accounts, answers, drafts, films, inbox, ledger, packets, rollouts, sites, tasks
 from web.hub.config import Config
 from web.hub.transaction import Transaction
 
@@ -29,6 +29,7 @@ CREATE TABLE hub (
 MIGRATIONS: tuple[str, ...] = (
     HUB + sites.TABLE + inbox.TABLE + films.TABLE + tasks.TABLE + answers.TABLE + packets.TABLE,
     accounts.TABLE + drafts.TABLE,
+    packets.ABOUT + ledger.TABLE + rollouts.TABLE,
 )
 """Each is applied once, in order; `hub.version` is how many have been. Written for SQLite; PostgreSQL has other names of types."""
 

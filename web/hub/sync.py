@@ -22,7 +22,7 @@ from edge import cards, pins
 from edge.cards import Enrol, Enrolled, Piece, ToBox, ToHub
 from edge.stages import parcel
 from edge.stages.parcel import Fault, Opened, Public
-from web.hub import answers, drafts, films, here, inbox, objects, openapi, sites
+from web.hub import answers, drafts, films, here, inbox, objects, openapi, rollouts, sites
 from web.hub.here import Hub
 from web.hub.objects import Took
 from web.hub.records import Device
@@ -34,6 +34,8 @@ pages = Blueprint("sync", __name__, url_prefix="/sync")
 
 PARCEL_BYTES = 8 << 20
 """No parcel over the network is longer; a box sends the rest with the next."""
+BUNDLE_BYTES = 1 << 20
+"""So much of a model goes with one answer at most."""
 ENROL_BYTES = 4096
 
 SENTENCES = {
@@ -127,7 +129,8 @@ def take(hub: Hub, device: Device, messages: Iterable[ToHub], identifier: str) -
         site = sites.get(db, device.site)
         assert site is not None, device.site
         drafts.flush(db, hub.rules, at)
-        for message in messages:
+        said = list(messages)
+        for message in said:
             for epoch, numbers in inbox.receive(db, site, message.events, hub.rules, at).items():
                 differs[epoch] = tuple(sorted({*differs.get(epoch, ()), *numbers}))
             hub_epoch, upto, chain = message.hub_epoch, message.upto, message.chain
@@ -137,6 +140,8 @@ def take(hub: Hub, device: Device, messages: Iterable[ToHub], identifier: str) -
             }
         sites.heard(db, site.name, at)
         sites.told(db, site.name, hub_epoch, upto)
+        carried = any(isinstance(one.event.body, cards.Applied) for message in said for one in message.events)
+        rollouts.advance(db, at, now=carried)
         current, told = answers.after(db, site.name, hub_epoch, upto, chain)
         return ToBox(
             epoch=current,
@@ -147,6 +152,29 @@ def take(hub: Hub, device: Device, messages: Iterable[ToHub], identifier: str) -
             objects={sha256: (films.size(db, site.name, sha256) or (0, 0))[1] for sha256 in sorted(asked)},
             answers=told,
         )
+
+
+@pages.get("/bundles/<sha256>")
+@openapi.operation(
+    "box",
+    {200: openapi.binary("The model's bytes from Outpost-Offset on; at most Outpost-Length, and perhaps fewer.")}
+    | dict.fromkeys((400, 401, 403, 404, 416), openapi.TEXT),
+    headers={"Outpost-Offset": True, "Outpost-Length": True},
+)
+def bundle(sha256: str) -> flask.typing.ResponseReturnValue:
+    """Bytes of a model that was ordered; a box that was cut off asks for what follows on those that it has."""
+    first, length = _number("Outpost-Offset"), _number("Outpost-Length")
+    assert first is not None and length is not None
+    device = _device(parcel.request("GET", request.path, first))
+    with here.store().reading(device.programme) as db:
+        found = rollouts.model(db, sha256)
+    if found is None:
+        return _said(404, "There is no such model here.")
+    if first >= found.size or not length:
+        return _said(416, "The model has no such bytes.")
+    stop = min(first + min(length, BUNDLE_BYTES), found.size)
+    data = here.blobs().read(f"{device.programme}/{sha256}", first, stop)
+    return Response(data, content_type="application/octet-stream") if data else _said(404, "The model is gone.")
 
 
 @pages.get("/objects/<sha256>")
