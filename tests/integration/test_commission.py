@@ -8,14 +8,17 @@ import shutil
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from edge import acceptance, passport, pins, readings
 from edge.cli import main
+from edge.commission import own_arrivals
 from edge.config import Config, FolderSink, Intake, save
 from edge.errors import Misconfigured
 from edge.intake import Intake as Door
@@ -24,7 +27,7 @@ from edge.samples import film
 from edge.state import acceptances, accounts, audit, outbox, results
 from edge.state.arrivals import FOR_ACCEPTANCE
 from edge.state.store import now, open_store, transaction
-from edge.validity.accuracy import accuracy, needed
+from edge.validity.accuracy import RAISED, accuracy, needed
 from edge.validity.doubt import doubt
 from edge.worker import Worker
 from models import phantom
@@ -284,6 +287,29 @@ def test_the_queue_of_a_described_clinic_is_shorter_for_the_abnormal(config: Con
         outpost(config, "commission", "queue")
 
 
+def test_the_queue_of_this_sites_own_arrivals(box: Config) -> None:
+    """In order of arrival, each film waits as Lindley's recursion says (1952); in the AI's order, what it raises waits less."""
+    with closing(open_store(Path(box.state))) as store:
+        for number in range(1, FILMS + 1):
+            at = (now() + timedelta(minutes=2 * number)).isoformat()
+            store.execute("UPDATE arrival SET source = 'X-RAY', received_at = ? WHERE id = ?", (at, number))
+    told = outpost(box, "commission", "queue", "--minutes-per-film", "4", "--seed", "3")
+    assert f"The {FILMS} films that came to this box" in told
+    waited, waits = 0.0, []
+    visits = own_arrivals(box, 4, 3)
+    for one, following in pairwise([*visits, visits[-1]]):
+        waits.append(waited)
+        waited = max(0.0, waited + one.reading - (following.arrival - one.arrival))
+    first, ranked = (
+        re.findall(rf"^(\w+), in {order}\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)\s+(\d+)$", told, re.M)
+        for order in ("order of arrival", "the AI's order")
+    )
+    assert first[0] == ("all", f"{np.mean(waits):.1f}", f"{sorted(waits)[53]:.1f}", f"{max(waits):.1f}", str(FILMS))
+    means = [{kind: float(mean) for kind, mean, *_ in rows} for rows in (first, ranked)]
+    assert means[1]["soon"] < means[0]["soon"]
+    assert means[1]["routine"] > means[0]["routine"]
+
+
 def test_a_film_that_the_model_cannot_assess_is_no_miss(box: Config) -> None:
     read_as_the_model(box)
     one = proposal(box)
@@ -309,6 +335,10 @@ def test_a_lead_sees_the_figures_as_pictures_and_signs_with_a_pin(box: Config) -
     assert unsure is not None, [(film.finding, film.abnormal) for film in chosen.films]
     assert "percentage should say nothing" in page
     told = outpost(box, "commission", "show")
+    promised, possible = (
+        sum(film.probability for film in chosen.films if film.outcome in of) for of in (RAISED, list(Outcome))
+    )
+    assert f"If the calibration still holds, {100 * promised / possible:.0f} of 100 abnormal films are raised" in told
     assert f"({unsure.undecided.count} of {unsure.undecided.of} films), if of 100 films of either kind 95" in told
     form = {"device_uid": chosen.device_uid, "set": chosen.digest}
     own = {"Sec-Fetch-Site": "same-origin"}
