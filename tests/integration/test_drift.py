@@ -24,7 +24,7 @@ from edge.validity.verdict import Cause
 from edge.worker import Worker
 from models import phantom
 from tests.people import sign_in
-from tests.property.test_watch import day
+from tests.property.test_watch import day, usual
 from web import clinic
 
 DEVICE = "2.25.1"
@@ -113,3 +113,23 @@ def test_a_clock_that_was_reset_makes_no_day_of_long_ago(config: Config) -> None
         assert surveillance._day(store, config, edges, at) == BUILT.date()
         fill(config, 2)
         assert surveillance._day(store, config, edges, at) == date(2026, 1, 2)
+
+
+def test_a_clock_that_jumped_ahead_and_back_invents_no_days(config: Config) -> None:
+    with closing(open_store(Path(config.state))) as store:
+        edges = packet.edges(DEVICE)
+
+        def film_days(*numbers: int) -> None:
+            with transaction(store):
+                for number in numbers:
+                    tallies = {(key.device, key.view, key.ages): one for key, one in usual(number, 3).strata.items()}
+                    drift.add(store, usual(number, 3).day, edges, tallies)
+
+        came = [*range(33), 500, 33, 34, 35]
+        for known in (33, 36):
+            film_days(*came[len(drift.days(store, edges)) : known + 1])
+            assert surveillance.look(store, Config(), DEVICE, now())
+            found = surveillance.current(store)
+            assert found is not None
+            assert (found.days, found.films, found.alarm) == (known, 30 * known, None)
+            assert found.latest == tuple(usual(number, 3).day for number in came[:known])

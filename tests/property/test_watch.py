@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import lru_cache
 
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.spatial.distance import cdist
 
 from edge.records import Header, Outcome, Reason, Signals
 from edge.validity import packet, planning, watch
 from edge.validity.cause import Shift, leading, likely
 from edge.validity.packet import Packet, Stratum
-from edge.validity.planning import Clinic
-from edge.validity.verdict import Cause
+from edge.validity.planning import Clinic, Rivals
+from edge.validity.verdict import Alarm, Cause
 from edge.validity.watch import CHARTED, CHARTS, COLUMNS, Charts, Days
 
 EDGES = packet.edges("a bundle")
@@ -112,6 +114,21 @@ def test_the_distances_of_the_rivals_are_scipys() -> None:
     assert planning.psi(old, new)[0] == pytest.approx(entropy, rel=0.02)  # Jeffreys' divergence
 
 
+def test_the_third_rival_is_the_discrepancy_of_a_gaussian_kernel() -> None:
+    """Random features come near to what scipy's distances say of all pairs (biased estimate, Gretton 2012, equation 5)."""
+    old, new = (
+        planning.films(np.random.default_rng(seed), Clinic(effect=0), 40, shift)[1].reshape(1, -1, len(watch.MAIN))
+        for seed, shift in ((6, 0.0), (7, 1.5))
+    )
+    pairs = [(old, old), (new, new), (old, new)]
+    kernels = [np.exp(-cdist(one[0], other[0], "sqeuclidean") / 2 / len(watch.MAIN)).mean() for one, other in pairs]
+    told = []
+    for seed in range(20):
+        rivals = Rivals(Clinic(), seed, 1)
+        told.append(np.square(rivals._seen(old)[1] - rivals._seen(new)[1]).sum())
+    assert np.mean(told) == pytest.approx(kernels[0] + kernels[1] - 2 * kernels[2], rel=0.1)
+
+
 def test_limits_let_the_years_pass_that_they_promise() -> None:
     """A site's own double bootstrap against fresh sites: e^-1 of the years are quiet, as far as 50 years can tell."""
     years = list(planning.quiet_years(Clinic(history=120), iter(range(50))))
@@ -153,6 +170,25 @@ def test_the_same_days_say_the_same() -> None:
     assert watch.look(days) == watch.look(list(days))
 
 
+def test_the_box_alarms_on_the_day_on_which_a_chart_crosses_its_limit() -> None:
+    packets = [*history(45, 5), *(day(number, seed=5, contrast=0.4) for number in range(45, 60))]
+    days = watch.days_of(packets)
+    learnt, most = watch._usual(packets, days, watch.SIZES[0])
+    charts, heights = Charts(), []
+    for standard in learnt.standard(days.n, days.mean)[watch.SIZES[0] :]:
+        heights.append(charts.step(standard) / most)
+        if (heights[-1] > 1).any():
+            break
+    at = watch.SIZES[0] + len(heights) - 1
+    assert at > 46, "it takes days, so that another limit is another day"
+    before, told = watch.look(packets[:at]), watch.look(packets[: at + 1])
+    assert before.alarm is None
+    assert [chart.height for chart in before.charts] == pytest.approx(heights[-2], abs=5e-4)
+    assert told.alarm is not None
+    assert told.alarm.found == packets[at].day
+    assert told.alarm.charts == tuple(name for name, height in zip(CHARTS, heights[-1], strict=True) if height > 1)
+
+
 def test_an_alarm_says_since_when_and_ends_when_it_is_quiet_again() -> None:
     days = [*history(45, 3), *(day(number, seed=3, level=1.5, saturation=1.2) for number in range(45, 51))]
     told = watch.look(days)
@@ -173,6 +209,14 @@ def test_an_alarm_that_stands_takes_the_cause_that_later_films_tell() -> None:
     (alarm,) = watch.look(days).alarms
     assert alarm.cause is Cause.DETECTOR
     assert {"logit", "noise"} <= {*alarm.charts}
+
+
+def test_what_further_films_tell_of_an_alarm_that_stands() -> None:
+    stands = Alarm(FIRST, FIRST, ("noise",), Cause.DETECTOR, ("0a",))
+    further = Alarm(FIRST + timedelta(9), FIRST + timedelta(8), ("place", "logit"), Cause.UNCLEAR)
+    assert watch._also(stands, further) == stands
+    told = watch._also(stands, replace(further, cause=Cause.MODEL))
+    assert told == Alarm(FIRST, FIRST, ("logit", "noise", "place"), Cause.MODEL)
 
 
 @pytest.mark.parametrize("seed", [6, 7])
