@@ -212,11 +212,11 @@ def test_an_alarm_that_stands_takes_the_cause_that_later_films_tell() -> None:
 
 
 def test_what_further_films_tell_of_an_alarm_that_stands() -> None:
-    stands = Alarm(FIRST, FIRST, ("noise",), Cause.DETECTOR, ("0a",))
-    further = Alarm(FIRST + timedelta(9), FIRST + timedelta(8), ("place", "logit"), Cause.UNCLEAR)
+    stands = Alarm(FIRST, FIRST, ("noise",), Cause.DETECTOR, ("0a",), (), ())
+    further = Alarm(FIRST + timedelta(9), FIRST + timedelta(8), ("place", "logit"), Cause.UNCLEAR, (), ("AP",), ())
     assert watch._also(stands, further) == stands
     told = watch._also(stands, replace(further, cause=Cause.MODEL))
-    assert told == Alarm(FIRST, FIRST, ("logit", "noise", "place"), Cause.MODEL)
+    assert told == Alarm(FIRST, FIRST, ("logit", "noise", "place"), Cause.MODEL, (), ("AP",), ())
 
 
 @pytest.mark.parametrize("seed", [6, 7])
