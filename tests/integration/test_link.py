@@ -19,27 +19,30 @@ import pytest
 from click.testing import CliRunner
 
 from edge import config as settings
-from edge import outside, samples
+from edge import fleet, outside, samples, stick
 from edge.box import Service
-from edge.cards import PREFIX, Read, Result
+from edge.cards import PREFIX, Read, Result, What
 from edge.cli import main
 from edge.config import Config, Hub, Intake
 from edge.errors import Misconfigured, Transient
 from edge.intake import Intake as Door
 from edge.link import Link, Lost
-from edge.records import Outcome, ReadKind, Sha256, Trouble
+from edge.records import Carried, Fault, Outcome, ReadKind, Sha256, Trouble
 from edge.stages.parcel import Keys
-from edge.state import device, reads, results, sync
+from edge.state import device, ordered, reads, results, sync
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from edge.wire import Wire
 from edge.worker import Worker
+from models import bundle as bundles
 from models import phantom
+from tests import bundles as signed
 from tests import hub as hubs
 from tests import seeds
 from tests.box import PATIENCE, until
-from web.hub import answers, films, keys, serve, sites
+from web.hub import answers, films, keys, ledger, rollouts, serve, sites
 from web.hub import config as hub_config
+from web.hub import stick as hub_stick
 from web.hub.here import open_hub
 
 
@@ -343,3 +346,46 @@ def test_without_a_hub_nothing_is_told_and_once_there_is_one_it_learns_of_what_w
         assert said(store)[2:] == [(old, "result"), (old, "read"), (old, "image")]
         talk(store, link)
         assert sync.unsent(store).keys() <= {old}
+
+
+def test_orders_and_their_models_come_by_stick_half_a_stick_counts_and_twice_changes_nothing(
+    tmp_path: Path, peer: Peer
+) -> None:
+    config = box(tmp_path / "box", peer.url)
+    assert enrol(config, peer.code()).exit_code == 0
+    folder = signed.replaced(signed.copied(tmp_path / "bundle"), "model.onnx", b"never run")
+    data, site = bundles.packed(folder), hubs.SITE.name
+    name = f"{hubs.PROGRAMME}/{hashlib.sha256(data).hexdigest()}"
+    peer.hub.blobs.write(name, 0, data)
+    assert peer.hub.blobs.finish(name, len(data))
+    with peer.hub.store.transaction(hubs.PROGRAMME) as db:
+        model = rollouts.add_model(db, data, rollouts.signed(folder), now().timestamp())
+        plan = {"sha256": model.sha256, "good_seconds": 0.0, "silent_seconds": 1e6}
+        assert rollouts.start(db, "one", What.MODEL, [site], site, "Lena", now().timestamp(), **plan)
+    down, up = tmp_path / "down.outpost", tmp_path / "up.outpost"
+    hub_stick.give(peer.hub, hubs.PROGRAMME, site, down)
+    half = tmp_path / "half.outpost"
+    half.write_bytes(down.read_bytes()[: down.stat().st_size * 2 // 3])
+    with closing(open_store(tmp_path / "box")) as store:
+        assert stick.take(config, half, now()).fault == Fault.CUT
+        wanted = ordered.wanted(store)
+        assert wanted is not None and 0 < wanted.have < len(data)
+        for _ in range(2):
+            assert stick.take(config, down, now()).fault is None
+        assert ordered.wanted(store) is None and fleet.step(config, store)
+        held = ordered.latest(store)
+        assert held is not None and held.result is Carried.UNSIGNED, "nobody this box believes has signed it"
+        stick.take(config, down, now())
+        assert not fleet.step(config, store)
+    stick.export(config, up, now())
+    with peer.hub.store.reading(hubs.PROGRAMME) as db:
+        before = rollouts.get(db, "one")
+    assert before is not None and before.state == "going"
+    for _ in range(2):
+        hub_stick.take(peer.hub, up)
+        with peer.hub.store.reading(hubs.PROGRAMME) as db:
+            halted, acts = rollouts.get(db, "one"), ledger.acts(db, 9)
+        assert halted is not None and (halted.state, halted.why) == ("halted", Carried.UNSIGNED)
+        assert [one.act for one in acts] == ["halted", "start"]
+    with peer.hub.store.reading(hubs.PROGRAMME) as db:
+        assert rollouts.wanted(db, site) is None, "the next stick need not carry it"
