@@ -220,6 +220,7 @@ def test_build_holds_scripts_and_is_no_package() -> None:
         "build/setup",
         "build/lock",
         "build/image",
+        "build/kit",
         "build/release-test",
         ".ci/run",
     ):
