@@ -56,7 +56,7 @@ def supply_age(number: int) -> tuple[str, int] | flask.typing.ResponseReturnValu
         if ranking.needs_age(known) or (ranking.runs_again(known) and known.supplied_age is None):
             arrivals.supply_age(store, number, age, name, now())
             queue.add(store, number, known.arrival.urgency, now(), run=queue.next_run(store, number))
-        elif not ranking.runs_again(known):
+        elif known.supplied_age != age and not ranking.runs_again(known):
             abort(409)
     return flask.redirect(url_for("film.page", number=number), 303)
 

@@ -98,7 +98,7 @@ def test_two_tablets_lose_nothing_and_do_nothing_twice(box: Box, tablets: list[A
     start(box)
     for page in tablets:
         page.wait_for_selector("#live")
-        assert page.locator("#stale").is_hidden()
+        page.wait_for_selector("#stale", state="hidden")
     box.kill()
     for page in tablets:
         page.wait_for_selector("#stale:not([hidden])")

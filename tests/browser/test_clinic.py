@@ -121,8 +121,8 @@ def test_the_age_is_entered_by_the_boxs_network_name(page: Any, box: Any) -> Non
         number = film(box.config, store, Outcome.COULD_NOT_ASSESS, "SECK^Omar", 2, reason=Reason.AGE_UNKNOWN)
     page.goto(f"https://clinic.test:{box.port}/films/{number}")
     page.click(".age button")
-    assert page.locator(".age .wrong").count() == 1
-    assert page.evaluate("document.activeElement.id") == "years"
+    page.wait_for_selector(".age .wrong")
+    page.wait_for_function("document.activeElement.id === 'years'")
     page.fill("#years", "34,5")
     page.click(".age button")
     page.wait_for_selector("text=The age was entered")

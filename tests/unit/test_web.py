@@ -189,6 +189,12 @@ def test_the_age_is_taken_once_and_the_film_runs_again(box: Box) -> None:
     page = box.text(f"/films/{number}")
     assert 'class="age"' not in page and "is being assessed again" in page and "34 years (entered here)" in page
     assert "Being assessed" in box.text("/")
+    decision = Decision(Outcome.ROUTINE, (), "model 1", ACCEPTED, None)
+    with transaction(box.store):
+        results.add(box.store, number, 2, Assessment(Header(age_years=34.5), decision, None, {}), now())
+    for years, status in (("34.5", 303), ("7", 409)):
+        answer = box.client.post(f"/films/{number}/age", data={"years": years}, headers=OWN)
+        assert answer.status_code == status, "the same once more is a form that was sent again"
 
 
 @pytest.mark.parametrize("years", ["", "121", "-1", "nan", "1e1"])

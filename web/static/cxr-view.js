@@ -166,8 +166,9 @@ function plainPainter(canvas, film) {
 /** Windows that people ask for by name, from the film's own distribution of grays. */
 function presets(values) {
   const counts = new Uint32Array(WHITE + 1);
-  for (let i = 0; i < values.length; i += 7) counts[values[i]] += 1;
-  const total = Math.ceil(values.length / 7);
+  const step = 1 + 2 * Math.floor(values.length / 2e6); // a million of them tell as much as all
+  for (let i = 0; i < values.length; i += step) counts[values[i]] += 1;
+  const total = Math.ceil(values.length / step);
   const level = (share) => {
     let [sum, value] = [0, 0];
     while (value < WHITE && (sum += counts[value]) < share * total) value += 1;

@@ -1,11 +1,11 @@
 // Forms that act: a second tap sends nothing, what can be taken back goes when its time is over, and what the box did not hear is
-// sent again when it is back. A form's `request` key is the same each time, so nothing is done twice.
+// sent again when it is back. A form's `request` key is the same each time, so nothing is done twice. It runs before the page is
+// there, no module: a form that was touched before its script would go the browser's own way, which loses it when the box is away.
 
 const AGAIN_MS = 2000;
 const PATIENCE_MS = 10000;
 
-const unsaved = document.getElementById("unsaved");
-let waiting = false;
+let [waiting, unsaved] = [false, null];
 
 /** Send until the box answers; meanwhile the page says that it did not. */
 async function send(form, body) {
@@ -18,7 +18,8 @@ async function send(form, body) {
       return { next: response.headers.get("Outpost-Next"), text };
     } catch {
       waiting = true;
-      if (form.isConnected) form.after(unsaved);
+      unsaved ??= document.getElementById("unsaved");
+      if (form.isConnected) (form.closest("#alerts") ?? form).after(unsaved); // what calls is shown anew all the time
       unsaved.hidden = false;
       await new Promise((done) => setTimeout(done, AGAIN_MS));
     }
@@ -42,6 +43,7 @@ addEventListener("submit", async (event) => {
   if (!page) return location.reload();
   document.querySelector("main").replaceWith(page);
   scrollTo(0, 0);
+  page.querySelector("[autofocus]")?.focus();
 });
 
 /** Go where the answer leads; an address that differs only behind its # loads nothing by itself. */
@@ -60,9 +62,8 @@ addEventListener("pageshow", () => {
   for (const button of document.querySelectorAll("[aria-busy]")) button.removeAttribute("aria-busy");
 });
 
-const undo = document.getElementById("undo");
-if (undo) {
-  setTimeout(() => {
-    for (const over of undo.querySelectorAll("button, .left")) over.remove(); // the sheet and the next film stay
-  }, Number(undo.dataset.seconds) * 1000);
-}
+addEventListener("DOMContentLoaded", () => {
+  const undo = document.getElementById("undo");
+  const end = () => undo.querySelectorAll("button, .left").forEach((over) => over.remove()); // the sheet and the next film stay
+  if (undo) setTimeout(end, Number(undo.dataset.seconds) * 1000);
+});
