@@ -289,6 +289,21 @@ class Hub(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return begin <= at < end if begin <= end else at >= begin or at < end
 
 
+Mirror = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="Where releases of the system are asked for once a day; empty where they come by stick alone",
+    ),
+]
+
+
+class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a box that was made from an image gets other releases; who may make them, the image knows."""
+
+    mirror: Mirror = ""
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What this site has decided about people and the AI."""
 
@@ -337,6 +352,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ris: Ris = Ris()
     audit: Audit = Audit()
     hub: Hub = Hub()
+    update: Update = Update()
     sinks: tuple[Sink, ...] = ()
 
     def __post_init__(self) -> None:

@@ -106,6 +106,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: Network = Network()
     dicom: Dicom = Dicom()
     hub: Hub | None = None
+    update: settings.Update = settings.Update()
     policy: settings.Policy = settings.Policy()
 
 
@@ -171,5 +172,6 @@ def configuration(site: Site, state: str) -> Config:
         web=settings.Web(host="0.0.0.0", port=443, join_port=80),  # noqa: S104  as above, the tablets
         policy=site.policy,
         hub=settings.Hub(url="" if site.hub is None else site.hub.url),
+        update=site.update,
         sinks=sinks,
     )

@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import click
 import msgspec
 
-from edge import check, words
+from edge import check, durable, words
 from edge.cli import config_of
 from edge.config import Config
 from edge.errors import Misconfigured, OutpostError, Tampered
 from edge.records import Update
 from edge.state import notices, updates
-from edge.state.store import now, open_store, transaction
+from edge.state.store import alone, now, open_store, transaction
 from firmware import blockmap, bundle, card, slots
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -93,7 +94,7 @@ def status(ctx: click.Context, variables: Path, command_line: Path) -> None:
 
 
 @update.command()
-@click.argument("source")
+@click.argument("source", default="")
 @variables
 @command_line
 @trust
@@ -102,13 +103,25 @@ def status(ctx: click.Context, variables: Path, command_line: Path) -> None:
 def install(ctx: click.Context, source: str, variables: Path, command_line: Path, trust: Path, devices: Path) -> None:
     """Put the release of SOURCE, a stick's folder or a mirror's address, into the other slot. It starts when the box does.
 
+    Without SOURCE the mirror of the settings is asked, outside the hours in which the link is kept for what is urgent.
     Cut at any point, the box runs as before; started again it goes on where it was.
     """
-    state = Path(config_of(ctx).state)
+    config = config_of(ctx)
+    state = Path(config.state)
+    if not source:
+        if not config.update.mirror:
+            click.echo("the settings name no mirror (update.mirror): releases come by stick")
+            return
+        if config.hub.is_metered(now().astimezone(ZoneInfo(config.site.timezone)).time()):
+            click.echo("not now: in these hours the link is kept for what is urgent (hub.metered)")
+            return
+        source = config.update.mirror
     run = slots.running(command_line.read_text())
     box = Box(run, devices / f"outpost-{slots.other(run).lower()}", variables, trust, state)
+    durable.folder(state / updates.FOLDER)
     try:
-        came, version = _install(box, source)
+        with alone(state / updates.FOLDER):  # a stick and the mirror at once
+            came, version = _install(box, source)
     except OutpostError:
         record = updates.read(state)
         if record.state is Update.BEGUN:

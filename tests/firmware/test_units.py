@@ -30,7 +30,8 @@ MOST = 2.5
 
 def test_every_process_of_the_design_has_a_unit() -> None:
     assert [
-        f"outpost-{name}.service" for name in ("courier", "enrol", "good", "intake", "site", "stick", "web", "worker")
+        f"outpost-{name}.service"
+        for name in ("courier", "enrol", "good", "intake", "site", "stick", "update", "web", "worker")
     ] == PARTS
 
 

@@ -275,9 +275,17 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_over_a_link_that_is_cut_it_goes_on_where_it_was(box: Box, maker: Maker) -> None:
+    assert "the settings name no mirror" in box.install("").output
     maker.release("0.2.0")
     with serving(maker.mirror) as (url, ranges):
-        results = [box.install(url)]
+        around = [now() + timedelta(hours=one) for one in (-1, 1)]
+        for hours in (f"{around[0]:%H:%M}-{around[1]:%H:%M}", ""):
+            told = settings.Config(
+                state=box.config.state, update=settings.Update(mirror=url), hub=settings.Hub(metered=hours)
+            )
+            settings.save(told, box.file)
+            results = [box.install("")]
+            assert ("not now" in results[0].output) == bool(hours)
         assert (box.record.state, box.variables()) == (Update.CUT, FRESH)
         while results[-1].exit_code == 75 and len(results) < 6:
             results.append(box.install(url))
