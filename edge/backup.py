@@ -32,7 +32,18 @@ from edge.vault import Entry, Snapshot, Vault
 
 KEY = "backup.key"
 """What a code gives; whoever holds the box's disk has what it hides anyway."""
-STAYS = {device.FILE, KEY, "setup-code", "incoming", "backing", "restoring", "updates", "worker.toml", "courier.toml"}
+STAYS = {
+    device.FILE,
+    KEY,
+    "setup-code",
+    "incoming",
+    "backing",
+    "restoring",
+    "updates",
+    "worker.toml",
+    "courier.toml",
+    "models.toml",
+}
 """What of the state folder belongs to this one box, or to this moment."""
 KEEP = 2
 """The newest back-up and the one before it."""

@@ -835,6 +835,31 @@ def test_trouble_halts_a_roll_out_and_calls_off_what_was_not_carried_out(hub: Hu
     assert fleet.acts()[-4:] == ["hub wave", "hub halted", "Lena ended", "Lena start"]
 
 
+def test_a_wave_is_ordered_once_however_many_boxes_are_heard_of_at_the_same_moment(backing: Backing) -> None:
+    hub = backing.new()
+    fleet = Fleet(hub)
+    fleet.start()
+    fleet.says("c05")
+    fleet.at += DAY
+    with hub.store.transaction(PROGRAMME) as db:
+        sites.heard(db, "c05", fleet.at)
+    hubs_at_work = [hub, backing.again()]
+    begin = threading.Barrier(6)
+
+    def work(who: int) -> None:
+        begin.wait()
+        with hubs_at_work[who % 2].store.transaction(PROGRAMME) as db:
+            rollouts.advance(db, fleet.at, now=True)
+
+    threads = [threading.Thread(target=work, args=(who,)) for who in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fleet.stage()[1] == 1 and fleet.acts() == ["Lena start", "hub wave"]
+    assert sorted(len(fleet.orders(name)) for name in fleet.boxes) == [0] * 9 + [1] * 3
+
+
 def test_a_line_of_the_ledger_that_was_changed_or_cut_out_is_found(hub: Hub) -> None:
     fleet = Fleet(hub)
     fleet.start()

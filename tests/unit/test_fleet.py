@@ -34,6 +34,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
     made = Box(tmp_path / "box", 7)
     worker = Worker(runtime="onnx", authorities=(str(signed.authority(tmp_path)),))
     made.config = made.link.config = msgspec.structs.replace(made.config, worker=worker)
+    made.link.chunk = 128 * 1024
     yield made
     made.store.close()
 
@@ -181,6 +182,9 @@ def test_a_model_comes_over_a_link_that_cuts_is_proven_here_and_leads_into_shado
         box.steps(1)
         offsets += [model.have] if model else []
     assert offsets == sorted(offsets), "it goes on where it was cut"
+    (part,) = (box.folder / "models").glob("*.part")
+    with part.open("ab") as file:
+        file.write(b"what a power cut left behind")
     hub.model(good)
     while len(ordered.pending(box.store)) < 2:
         box.steps(1)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edge import words
+from edge import cards, words
 from edge.config import FolderSink
-from edge.records import Outcome, Receipt, Trouble
-from edge.state import outbox
+from edge.records import Carried, Outcome, Receipt, Trouble
+from edge.state import ordered, outbox
 from edge.state.store import now, transaction
 from tests.unit.test_web import Box
 from web import phrases
@@ -81,3 +81,18 @@ def test_a_warning_stays_to_be_seen(box: Box) -> None:
     attempt(box, Receipt(Trouble.WARNED, "sr: B000", ("1.2.3",)))
     assert "sr: B000" in line(box)
     assert words.TROUBLES[Trouble.WARNED][0] in line(box) and "Every result has arrived there." in line(box)
+
+
+def test_what_came_of_the_hubs_latest_order_is_said(box: Box) -> None:
+    assert "Orders of the hub" not in box.client.get("/status").text
+    order = cards.ordered(
+        "north", cards.Order(order="0" * 64, number=5, what="settings", settings={"hub.metered": "x"})
+    )
+    with transaction(box.store):
+        ordered.take(box.store, order, now())
+    assert "An order of the hub is on its way." in box.client.get("/status").text
+    with transaction(box.store):
+        ordered.settle(box.store, order.order, Carried.BAD_VALUE, "hub.metered", now())
+    page = box.client.get("/status").text
+    sentence, action = words.ORDERS[Carried.BAD_VALUE]
+    assert sentence in page and action in page and ">hub.metered</code>" in page
