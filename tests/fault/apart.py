@@ -290,6 +290,9 @@ class World:
         self.restored.add(side)
         self.late.clear()  # to put a backup back takes longer than any packet lives
         self._move(side, to)
+        if side == BOX and self.chance.random() < 0.5:  # by `outpost backup restore`; else somebody has copied the disk
+            with transaction(self.store):
+                sync.begin_anew(self.store)
 
     # --- the air
 
