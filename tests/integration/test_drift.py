@@ -15,7 +15,7 @@ from edge.config import Config, Intake, Site, save
 from edge.intake import Intake as Door
 from edge.records import Role
 from edge.samples import film
-from edge.state import accounts, audit, drift, notices
+from edge.state import accounts, audit, drift, notices, results
 from edge.state.arrivals import FOR_ACCEPTANCE
 from edge.state.audit import Event
 from edge.state.store import BUILT, now, open_store, transaction
@@ -60,6 +60,11 @@ def test_films_are_counted_with_their_results_and_those_for_acceptance_are_not(c
         assert packet.count(one.whole, "films") == packet.moments(one.whole, "noise")[0] == 2
         assert one.day == (now() + timedelta(hours=14)).date(), "the clinic's own day: UTC+14"
         assert packet.decode(packet.encode(one)) == one
+        with transaction(store):
+            for number in (1, 2, 3):
+                surveillance.count_read(store, config, results.film(store, number), overridden=number > 1)
+        (one,) = surveillance.days(store, one.edges)
+        assert (packet.count(one.whole, "read"), packet.count(one.whole, "overridden")) == (2, 1)
     assert "2 films" in outpost(config, "drift", "packet", one.day.isoformat())
 
 
@@ -79,7 +84,7 @@ def test_an_alarm_is_in_the_ledger_and_on_the_screen_until_a_lead_settles_it(con
     with closing(open_store(Path(config.state))) as store:
         assert surveillance.look(store, Config(), DEVICE, now())
         assert not surveillance.look(store, Config(), DEVICE, now()), "no day has ended since"
-    assert "Too few" in outpost(config, "drift", "status")
+    assert "Too few to say: 9 days with 270 films" in outpost(config, "drift", "status"), "the tenth has not ended"
     fill(config, 35)
     fill(config, 4, noise=2.5, sharpness=1.5)
     with closing(open_store(Path(config.state))) as store:
@@ -105,6 +110,21 @@ def test_an_alarm_is_in_the_ledger_and_on_the_screen_until_a_lead_settles_it(con
         assert surveillance.current(store) is None
         assert audit.latest(store, Event.DRIFT_ENDED) is not None
         assert surveillance.days(store, packet.edges(DEVICE)) == []
+
+
+def test_another_cause_of_an_alarm_that_stands_is_written_down_too(config: Config) -> None:
+    told = []
+    fill(config, 45)
+    with closing(open_store(Path(config.state))) as store:
+        for days, moved in (
+            (4, {"logit": 1.2}),
+            (1, {"logit": 1.2}),
+            (6, {"logit": 1.2, "noise": 2.5, "sharpness": 1.0}),
+        ):
+            fill(config, days, **moved)
+            assert surveillance.look(store, Config(), DEVICE, now())
+            told.append([one.detail["cause"] for one in audit.records(store) if one.event == Event.DRIFT_FOUND])
+    assert told == [["prevalence"], ["prevalence"], ["prevalence", "detector"]]
 
 
 def test_a_clock_that_was_reset_makes_no_day_of_long_ago(config: Config) -> None:

@@ -133,9 +133,17 @@ def test_a_packet_with_one_byte_changed_is_refused_or_another_possible_one(at: i
 def test_sums_that_no_films_can_have_are_refused() -> None:
     key, tally, _ = drawn(4, 1)[0]
     assert packet.decode(packet.encode(Packet(EDGES, DAY, packet.placed(key, tally))))
-    for place in (0, packet.LENGTH - 1, len(packet.COUNTS), len(packet.COUNTS) + 2, len(packet.COUNTS) + 30):
+    overridden = packet.COUNTS.index("overridden")
+    for place in (
+        0,
+        packet.LENGTH - 1,
+        len(packet.COUNTS),
+        len(packet.COUNTS) + 2,
+        len(packet.COUNTS) + 30,
+        overridden,
+    ):
         wrong = list(tally)
-        wrong[place] -= 1000
+        wrong[place] += 1 if place == overridden else -1000
         with pytest.raises(Unreadable):
             packet.decode(packet.encode(Packet(EDGES, DAY, packet.placed(key, tuple(wrong)))))
 

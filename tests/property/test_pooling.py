@@ -69,7 +69,7 @@ def test_nobody_wins_on_average_where_nothing_changes() -> None:
     assert np.mean(np.array(won) > 20) <= 0.05  # Ville, or Markov
 
 
-@given(st.dictionaries(st.integers(), st.floats(0, 1e6), max_size=30), st.floats(0.01, 0.5))
+@given(st.dictionaries(st.integers(), st.floats(0, 1e6) | st.integers(0, 60), max_size=30), st.floats(0.01, 0.5))
 def test_named_is_the_largest_set_that_the_procedure_allows(found: dict[int, float], wrongly: float) -> None:
     chosen = pooling.named(found, wrongly)
     if chosen:

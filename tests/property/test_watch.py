@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from edge.records import Header, Outcome, Reason, Signals
 from edge.validity import packet, planning, watch
-from edge.validity.cause import Shift, leading, likely
+from edge.validity.cause import Shift, affected, leading, likely
 from edge.validity.packet import Packet, Stratum
 from edge.validity.planning import Clinic, Rivals
 from edge.validity.verdict import Alarm, Cause
@@ -211,6 +211,17 @@ def test_an_alarm_that_stands_takes_the_cause_that_later_films_tell() -> None:
     assert {"logit", "noise"} <= {*alarm.charts}
 
 
+def test_films_that_have_changed_do_not_become_what_is_usual_by_lasting() -> None:
+    lasting = [*history(45, 3), *(day(number, seed=3, level=1.5) for number in range(45, 80))]
+    assert len(lasting) > watch.SIZES[1] + watch.QUIET, "else limits are made anew from so many days"
+    told, days = watch.look(lasting), watch.days_of(lasting)
+    assert told.alarm is not None
+    assert told.alarm.since == FIRST + timedelta(45)
+    at_first = watch.reference(days[: watch.SIZES[0]]).standard(days.n[-1], days.mean[-1])
+    level = CHARTS.index("level")
+    assert told.charts[level].days[-1] == pytest.approx(at_first[level], abs=0.006)
+
+
 def test_what_further_films_tell_of_an_alarm_that_stands() -> None:
     stands = Alarm(FIRST, FIRST, ("noise",), Cause.DETECTOR, ("0a",), (), ())
     further = Alarm(FIRST + timedelta(9), FIRST + timedelta(8), ("place", "logit"), Cause.UNCLEAR, (), ("AP",), ())
@@ -257,6 +268,35 @@ def test_a_new_x_ray_unit_is_named_with_the_films_it_makes() -> None:
     assert alarm.cause is Cause.DETECTOR
     assert alarm.devices == (packet.stratum(Header(Manufacturer="Other"), None).device,)
     assert alarm.views == ()
+
+
+@pytest.mark.parametrize(("before", "cause"), [(15, Cause.EXPOSURE), (1, Cause.EXPOSURE), (0, Cause.DETECTOR)])
+def test_only_a_unit_that_was_not_there_is_a_new_one(before: int, cause: Cause) -> None:
+    """One that takes more of the films than it did explains nothing by itself."""
+
+    def mixed(other: int) -> Packet:
+        return packet.merge(
+            [day(0, films=30 - other), day(0, films=other, seed=9, unit="Other")] if other else [day(0)]
+        )
+
+    moved = {name: Shift(0.0, 0.0) for name in COLUMNS} | {"level": Shift(1.5, 9.0)}
+    assert likely(moved, mixed(before), mixed(24)) is cause
+
+
+def test_affected_is_what_moved_by_more_than_half_of_the_most() -> None:
+    def mixed(seed: int, *noise: float) -> Packet:
+        return packet.merge(
+            [
+                day(0, 100, seed + at, unit=name, noise=moved)
+                for at, (name, moved) in enumerate(zip("ABC", noise, strict=True))
+            ]
+        )
+
+    units = [packet.stratum(Header(Manufacturer=name), None).device for name in "ABC"]
+    before = mixed(0, 0, 0, 0)
+    assert affected(before, mixed(3, 2.0, 0.7, 0.0), "noise", "device") == (units[0],)
+    assert affected(before, mixed(3, 2.0, 1.5, 0.0), "noise", "device") == tuple(sorted(units[:2]))
+    assert affected(before, mixed(3, 2.0, 1.8, 1.9), "noise", "device") == (), "all of them: it is about none by itself"
 
 
 def test_nothing_that_moved_leads_to_no_cause() -> None:
