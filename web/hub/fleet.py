@@ -34,7 +34,7 @@ STUCK_HOURS = 48
 LITTLE_PERCENT, NONE_PERCENT = 15, 5
 """Free space on a box's disk that is soon used up, and is."""
 AT_ONCE = 100
-"""Clinics on one page."""
+"""Clinics on one page, those in trouble first."""
 SHOWN, ORDERS = 50, 20
 """Lines of the ledger, and roll-outs that are over; orders of one clinic."""
 
@@ -93,15 +93,6 @@ class Word:
     action: str
 
 
-@dataclass(frozen=True)
-class Row:
-    """A clinic's box."""
-
-    contact: Contact
-    word: Word
-    facts: list[tuple[str, str]]
-
-
 @pages.get("/fleet")
 @people.may(Role.LEAD)
 def page() -> str:
@@ -111,16 +102,16 @@ def page() -> str:
         rollouts.advance(db, at, now=True)
         contacts, rolling = sites.contacts(db), rollouts.current(db)
     rows = sorted(
-        (Row(one, word(one, at), facts(one, at)[:6]) for one in contacts),
-        key=lambda row: (-list(Level).index(row.word.level), row.contact.heard_at or 0.0, row.contact.site.title),
+        ((one, word(one, at)) for one in contacts),
+        key=lambda row: (-list(Level).index(row[1].level), row[0].heard_at or 0.0, row[0].site.title),
     )
     asked = request.args.get("from", "")
     first = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 7 else 0
     return render_template(
         "hub/fleet.html",
-        rows=rows[first : first + AT_ONCE],
+        rows=[(one, said, facts(one, at)[:6]) for one, said in rows[first : first + AT_ONCE]],
         following=first + AT_ONCE if first + AT_ONCE < len(rows) else None,
-        well=sum(row.word.level is Level.GOOD for row in rows),
+        well=sum(said.level is Level.GOOD for _one, said in rows),
         number=len(rows),
         LEVELS=levels(),
         rolling=rolling,
@@ -228,9 +219,9 @@ def _rollout(wrong: str = "") -> str:
         counts=[(_(text), sum(one.stage is stage for one in found)) for stage, text in _STAGES.items()],
         watched=[
             (titles.get(one.site, one.site), _(_STAGES[one.stage]), _why(one.why, one.about)[0] if one.why else "")
-            for one in found
+            for one in sorted(found, key=lambda one: list(_STAGES).index(one.stage))
             if one.stage in (Stage.ORDERED, Stage.WATCHED, Stage.TROUBLE)
-        ],
+        ][:AT_ONCE],
         models=models,
         titles=titles,
         past=[(_what(one, names), phrases.day(datetime.fromtimestamp(one.made_at, UTC)), one.state) for one in past],
