@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from edge.records import Role
 from tests.clinic import LONG
@@ -129,12 +132,18 @@ def test_a_phone_reads_the_sheets_square_and_the_box_knows_the_sheet(
 
 @pytest.mark.parametrize("paper", ["A5", "A4"])
 @pytest.mark.parametrize("code", LANGUAGES)
-def test_a_sheet_and_a_slip_are_one_page_of_a5_or_a4(browser: Any, box: Clinic, paper: str, code: str) -> None:
+def test_a_sheet_and_a_slip_are_one_page_of_a5_or_a4_in_black_and_white(
+    browser: Any, box: Clinic, paper: str, code: str
+) -> None:
     page = opened(browser, box, code, Role.CLINICIAN)
     for part in ("sheet", "slip"):
         page.goto(f"{box.pages.url}/films/{box.filled.films['decided']}/{part}")
         printed = page.pdf(format=paper)
         assert printed.count(b"/Type /Page\n") == 1, part
+        page.emulate_media(media="print")
+        with Image.open(io.BytesIO(page.screenshot())) as picture:
+            seen = np.asarray(picture.convert("RGB"), np.int16)
+        assert np.ptp(seen, axis=-1).max() < 8 and seen.min() < 64, "it is readable without any colour, and not empty"
     page.context.close()
 
 

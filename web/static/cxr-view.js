@@ -5,7 +5,7 @@
 
 const WHITE = 65535;
 const BEFORE_DATA = 41; // bytes: what a PNG begins with, its header, and what its data begins with
-const MOVING_MS = 400; // while frames follow each other closer than this they are drawn rough, then once more fine
+const MOVING_MS = 400; // while frames follow each other closer than this, or than four take, they are drawn rough, then once more fine
 
 /**
  * The pixels of a film's 16-bit gray PNG (RFC 2083), which browsers would cut down to 8 bits; undone while it comes. The box
@@ -188,7 +188,7 @@ class CxrView extends HTMLElement {
     [this.canvas, this.over] = this.querySelectorAll("canvas");
     this.windows = JSON.parse(this.dataset.windows);
     [this.center, this.width] = this.windows[0];
-    Object.assign(this, { zoom: 1, turns: 0, x: 0, y: 0, inverted: false, tool: "", drawn: 0, handles: [], undone: [], pointers: new Map() });
+    Object.assign(this, { zoom: 1, turns: 0, x: 0, y: 0, inverted: false, tool: "", drawn: 0, moving: MOVING_MS, handles: [], undone: [], pointers: new Map() });
     this.say = this.viewer.querySelector("output");
     this.map = this.viewer.querySelector("img.map");
     this.viewer.addEventListener("click", (event) => this.do(event.target.closest("[data-do]")?.dataset.do));
@@ -271,11 +271,14 @@ class CxrView extends HTMLElement {
     if (!this.film || this.waiting) return;
     this.waiting = requestAnimationFrame(() => {
       this.waiting = 0;
-      const rough = performance.now() - this.drawn < MOVING_MS;
+      const start = performance.now();
+      const rough = start - this.drawn < this.moving;
       this.paint({ matrix: this.matrix, center: this.center, width: this.width, inverted: this.inverted, rough });
       this.drawn = performance.now();
       clearTimeout(this.settling);
-      if (rough) this.settling = setTimeout(() => this.draw(), MOVING_MS + 50);
+      if (rough) this.settling = setTimeout(() => this.draw(), this.moving + 50);
+      const told = () => (this.moving = Math.max(MOVING_MS, 2 * (performance.now() - start)));
+      requestAnimationFrame(() => requestAnimationFrame(told)); // a graphics chip draws after it was told to: two frames later it has
       this.overlay();
       for (const [name, value] of [["brightness", WHITE - this.center], ["contrast", WHITE - this.width]]) {
         const slider = this.viewer.querySelector(`[name=${name}]`);
