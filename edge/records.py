@@ -227,6 +227,7 @@ class Finding:
     operating_point: str
     soon: float
     immediate: float
+    """Both are NaN at a hub that does not know the model."""
     as_shipped: float | None = None
     """By the bundle's own calibration, where this site's gave `probability`; never shown, kept to compare the two."""
 

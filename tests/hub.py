@@ -8,6 +8,7 @@ import http.client
 import io
 import itertools
 import os
+import re
 import signal
 import socket
 import ssl
@@ -22,16 +23,17 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from flask import Flask
 
 from edge import cards
 from edge.records import Outcome, ReadKind, Urgency
 from edge.stages import parcel
 from edge.stages.parcel import Keys, Opened, Public
 from tests.box import PATIENCE, ROOT, free_port, until
-from web.hub import answers, inbox, rollouts, sites
+from web.hub import answers, archives, inbox, rollouts, sites
 from web.hub import keys as hub_keys
 from web.hub.config import Config, Database, Policy, Store
-from web.hub.here import Hub, open_hub
+from web.hub.here import NAME, Hub, open_hub
 from web.hub.records import Site
 from web.hub.store import Store as HubStore
 from web.hub.store import now, open_store
@@ -258,6 +260,35 @@ class Courier:
         headers |= {} if isinstance(data, bytes) else {"Transfer-Encoding": "chunked"}
         status, answer, _ = self.ask("PATCH", path, headers, data)
         return status, int(answer.get("Upload-Offset", -1))
+
+
+class Archive:
+    """An archive next door, which asks for everything that it may have."""
+
+    def __init__(self, app: Flask, name: str = "next-door") -> None:
+        self.app = app
+        with app.extensions[NAME].store.transaction() as db:
+            self.token = archives.add(db, name, PROGRAMME)
+
+    def get(self, path: str, **headers: str) -> Any:
+        """An answer."""
+        return self.app.test_client().get(path, headers={"Authorization": f"Bearer {self.token}"} | headers)
+
+    def everything(self) -> Iterator[Any]:
+        """Every answer on every path that an archive may ask, for every study, series and instance that is named in one."""
+        known: dict[str, set[str]] = {"study": set(), "series": set(), "instance": set()}
+        tags = {"0020000D": "study", "0020000E": "series", "00080018": "instance"}
+        rules = [one for one in self.app.url_map.iter_rules() if one.rule.startswith("/dicom-web/")]
+        for rule in sorted(rules, key=lambda one: (len(one.arguments), one.endpoint)):
+            path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+            named = [sorted(known[one]) if one in known else ["1"] for one in sorted(rule.arguments)]
+            for values in itertools.product(*named):
+                answer = self.get(path.format(**dict(zip(sorted(rule.arguments), values, strict=True))))
+                assert answer.status_code in (200, 206, 404, 503), (path, answer.data)
+                yield answer
+                for one in answer.json if answer.is_json else ():
+                    for tag, kind in tags.items():
+                        known[kind] |= {*one.get(tag, {}).get("Value", ())}
 
 
 class Served:

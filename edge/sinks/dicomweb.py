@@ -11,7 +11,7 @@ from edge.records import Delivery, Document, Receipt, Trouble
 from edge.sinks import answers, http
 from edge.sinks.answers import Answer
 
-DICOM, JSON = "application/dicom", "application/dicom+json"
+JSON = "application/dicom+json"
 NOBODY = "2.25.329800735698586629295641978511506172918"
 """A study that nobody has: asked for, it tells nothing of anybody."""
 
@@ -49,14 +49,15 @@ class Dicomweb:
 
 
 def multipart(documents: Sequence[Document]) -> tuple[bytes, str]:
-    """The request's body and its media type (RFC 2387); the boundary follows from the bytes, so that a resend is the same."""
+    """A body with one or more of a kind, and its media type (RFC 2387); the boundary follows from the bytes, as a resend's does."""
     digest = hashlib.sha256(b"".join(document.data for document in documents)).hexdigest()
     parts = [
-        b"--%s\r\nContent-Type: %s\r\n\r\n%s\r\n" % (digest.encode(), DICOM.encode(), document.data)
-        for document in documents
+        b"--%s\r\nContent-Type: %s\r\n\r\n%s\r\n" % (digest.encode(), one.media_type.encode(), one.data)
+        for one in documents
     ]
     body = b"".join(parts) + b"--%s--\r\n" % digest.encode()
-    return body, f'multipart/related; type="{DICOM}"; boundary={digest}'
+    kind = documents[0].media_type.partition(";")[0]
+    return body, f'multipart/related; type="{kind}"; boundary={digest}'
 
 
 def understood(answer: http.Answer, documents: Sequence[Document]) -> Receipt:

@@ -40,10 +40,10 @@ from tests import bundles as signed
 from tests import hub as hubs
 from tests import seeds
 from tests.box import PATIENCE, until
-from web.hub import answers, films, keys, ledger, rollouts, serve, sites
+from web.hub import answers, app, films, keys, ledger, rollouts, serve, sites
 from web.hub import config as hub_config
 from web.hub import stick as hub_stick
-from web.hub.here import open_hub
+from web.hub.here import NAME, open_hub
 
 
 class Peer:
@@ -55,10 +55,12 @@ class Peer:
         self.service.start()
         self.url = f"https://127.0.0.1:{self.service.port}"
         self.hub = open_hub(self.config)
+        self.app = app.create(self.config)
         with self.hub.store.transaction() as db:
             sites.add_programme(db, hubs.PROGRAMME, "Lakes")
         with self.hub.store.transaction(hubs.PROGRAMME) as db:
             sites.add(db, hubs.SITE)
+        self.archive = hubs.Archive(self.app)
 
     def code(self) -> str:
         with self.hub.store.transaction() as db:
@@ -66,6 +68,7 @@ class Peer:
         return f"{code}.{keys.pin(serve.certificate(self.config))}"
 
     def close(self) -> None:
+        self.app.extensions[NAME].store.close()
         self.hub.store.close()
         self.service.stop()
 
@@ -161,6 +164,10 @@ def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, p
     )
     for who in people:
         assert seeds.hunt(everything, who) == set(), "the hub's whole store"
+    given = b"".join(answer.data for answer in peer.archive.everything())
+    assert all(case.encode() not in given for case in known), "an archive knows films by other names"
+    for who in people:
+        assert seeds.hunt(given, who) == set(), "whatever an archive may ask"
     read = Read(
         case=names[1],
         read="ab" * 32,
@@ -213,6 +220,8 @@ def test_a_picture_goes_once_and_its_last_byte_makes_it_whole(tmp_path: Path, pe
 
     with Picture.open(shown) as kept:
         assert np.array_equal(htj2k_decode(whole.read_bytes()), np.asarray(kept))
+        plain = np.asarray(kept).astype("<u2").tobytes()
+    assert any(plain in answer.data for answer in peer.archive.everything()), "an archive has it to the last gray"
     assert whole.read_bytes()[:4] == b"\xff\x4f\xff\x51"  # SOC, SIZ (T.800 A.4)
     cod = whole.read_bytes().index(b"\xff\x52")
     assert whole.read_bytes()[cod + 5] == 2, "RPCL (T.800 Table A.16)"
@@ -303,7 +312,7 @@ def test_without_a_hub_nothing_is_told_and_once_there_is_one_it_learns_of_what_w
         return [(row["arrival_id"], row["kind"]) for row in rows]
 
     for number in range(3):
-        ds = samples.film(phantom.chest(number + 1, (700, 640)), f"Ndiaye^Awa{number}", "058Y", "F")
+        ds = samples.film(phantom.chest(number + 11, (700, 640)), f"Ndiaye^Awa{number}", "058Y", "F")
         ds.save_as(tmp_path / "film.dcm", enforce_file_format=True)
         Door(alone).accept_copy(tmp_path / "film.dcm", "test")
     work(alone)

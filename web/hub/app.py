@@ -12,7 +12,7 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from edge.errors import OutpostError, Transient
-from web.hub import here, openapi, pages, people, sync
+from web.hub import dicomweb, here, openapi, pages, people, sync
 from web.hub.config import Config
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ HEADERS = {
 BODY_BYTES = 16 * 1024
 """No form is larger; what boxes send has limits of its own."""
 
-MACHINES = (sync, openapi)
+MACHINES = (sync, openapi, dicomweb)
 """Asked by boxes and by other systems, which prove who they are with each request."""
 
 
@@ -94,7 +94,9 @@ def _refused(error: HTTPException) -> flask.typing.ResponseReturnValue:
         return error.response
     if not _machine():
         return pages.wrong(error)
-    return f"{error.description}\n", error.code or 500, {"Content-Type": "text/plain; charset=utf-8"}
+    answer = error.get_response()
+    answer.data, answer.content_type = f"{error.description}\n".encode(), "text/plain; charset=utf-8"
+    return answer
 
 
 def _failed(error: OutpostError) -> flask.typing.ResponseReturnValue:

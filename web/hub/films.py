@@ -58,6 +58,13 @@ CREATE TABLE said (
 ) STRICT;
 """
 
+STUDIES = """
+ALTER TABLE film ADD COLUMN study TEXT GENERATED ALWAYS AS (COALESCE(json_extract(card, '$.study'), case_uid)) VIRTUAL;
+ALTER TABLE film ADD COLUMN day TEXT GENERATED ALWAYS AS (json_extract(card, '$.day')) VIRTUAL;
+CREATE INDEX film_of_study ON film (programme, study);
+"""
+"""A film that does not say of what study it is, is one of its own."""
+
 CASE = (
     "SELECT film.*, image.picture, image.concern, object.have FROM film"
     " LEFT JOIN image ON image.programme = film.programme AND image.site = film.site AND image.case_uid = film.case_uid"
@@ -177,6 +184,37 @@ def of_patient(db: Transaction, site: str, patient: str, limit: int = 8) -> list
         limit=limit,
     )
     return list(map(_case, rows))
+
+
+def studies(db: Transaction, where: str, values: dict[str, object], limit: int, offset: int) -> list[str]:
+    """Studies with a film of which that condition holds, in the order in which they came.
+
+    The condition is on `film`, or on `image.picture`, which is NULL where the picture stays home or has not been announced.
+    """
+    rows = db.rows(
+        "SELECT film.study FROM film"
+        " LEFT JOIN image ON image.programme = film.programme AND image.site = film.site AND image.case_uid = film.case_uid"
+        f" WHERE film.programme = :programme AND {where}"
+        " GROUP BY film.study ORDER BY MIN(film.id) LIMIT :limit OFFSET :offset",
+        **values,
+        limit=limit,
+        offset=offset,
+    )
+    return [row["study"] for row in rows]
+
+
+def of_studies(db: Transaction, uids: Sequence[str]) -> dict[str, list[Case]]:
+    """The films of these studies, in the order in which they came."""
+    if not uids:
+        return {}
+    names = {f"s{index}": uid for index, uid in enumerate(uids)}
+    listed = ", ".join(f":{name}" for name in names)
+    found: dict[str, list[Case]] = {uid: [] for uid in uids}
+    for row in db.rows(
+        f"{CASE} WHERE film.programme = :programme AND film.study IN ({listed}) ORDER BY film.id", **names
+    ):
+        found[row["study"]].append(_case(row))
+    return found
 
 
 def at_clinic(db: Transaction, case: Case) -> tuple[cards.Decided, ...]:

@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask import current_app
+from flask import abort, current_app, request
+from werkzeug.datastructures import WWWAuthenticate
 
 from edge.stages.parcel import Keys
-from web.hub import accounts
+from web.hub import accounts, archives
 from web.hub import blobs as pictures
 from web.hub import keys as own
 from web.hub.blobs import Blobs
@@ -66,3 +67,15 @@ def store() -> Store:
 def blobs() -> Blobs:
     """The hub's pictures."""
     return hub().blobs
+
+
+def archive() -> str:
+    """The programme whose archive asks, by its token; ends the request where none does."""
+    given = request.authorization
+    if given is not None and given.type == "bearer" and given.token:
+        with store().reading() as db:
+            programme = archives.programme_of(db, given.token)
+        if programme is not None:
+            return programme
+    needed = WWWAuthenticate("bearer", {"realm": "hub"})
+    return abort(401, "An archive says by its token who it is: outpost hub archive add NAME.", www_authenticate=needed)

@@ -27,6 +27,7 @@ VALUES: tuple[Any, ...] = (cards.Enrol, cards.Enrolled, cards.ToHub, cards.ToBox
 """What is sent, or sealed in what is sent."""
 BY: dict[str, tuple[dict[str, list[str]], str]] = {
     "box": ({"device": [], "signature": []}, "What boxes ask"),
+    "archive": ({"token": []}, "What an archive next door asks"),
     "anybody": ({}, "What anybody may ask"),
 }
 """Who may ask, and under which heading."""
@@ -37,6 +38,7 @@ SECURITY = {
         "name": "Outpost-Device",
         "description": "Fingerprint of the box's key.",
     },
+    "token": {"type": "http", "scheme": "bearer", "description": "Of an archive: outpost hub archive add NAME."},
     "signature": {
         "type": "apiKey",
         "in": "header",
@@ -129,7 +131,8 @@ def description(app: flask.Flask) -> dict[str, Any]:
         if rule.arguments:
             entry["parameters"] = [_parameter("path", name, True, PATH[name]) for name in sorted(rule.arguments)]
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            entry[method.lower()] = _described(method, rule.endpoint, inspect.getdoc(view) or "", said)
+            name = ".".join((method.lower(), rule.endpoint, *sorted(rule.arguments)))
+            entry[method.lower()] = _described(name, inspect.getdoc(view) or "", said)
     _, schemas = msgspec.json.schema_components(VALUES, ref_template=REFERENCE)
     return {
         "openapi": "3.1.0",
@@ -149,11 +152,11 @@ PATH: dict[str, Mapping[str, Any]] = {"sha256": DIGEST}
 """What stands in a path."""
 
 
-def _described(method: str, endpoint: str, doc: str, said: _Operation) -> dict[str, Any]:
+def _described(name: str, doc: str, said: _Operation) -> dict[str, Any]:
     first, _, rest = doc.partition("\n\n")
     who, tag = BY[said.by]
     found: dict[str, Any] = {
-        "operationId": f"{endpoint}.{method.lower()}",
+        "operationId": name,
         "tags": [tag],
         "summary": first,
         "responses": {str(status): _answer(status, media) for status, media in said.answers.items()},

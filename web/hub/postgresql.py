@@ -25,6 +25,9 @@ TYPES = (
     ("REAL", "DOUBLE PRECISION"),
     ("BLOB", "BYTEA"),
     (") STRICT", ")"),
+    ("json_extract(card, '$.study')", "card::json ->> 'study'"),
+    ("json_extract(card, '$.day')", "card::json ->> 'day'"),
+    (") VIRTUAL", ") STORED"),
 )
 """What SQLite's types are called here."""
 

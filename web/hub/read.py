@@ -7,19 +7,15 @@ No byte of the film is sent twice, neither from the clinic nor to the reader (HT
 from __future__ import annotations
 
 import re
-from functools import cache
-from pathlib import Path
 
 import flask
 import msgspec
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
-import models
 from edge.cards import Picture
 from edge.records import Outcome
 from edge.vocabulary import ADVICE, IMPRESSIONS, Sight
-from models.bundle import Manifest
-from web.hub import drafts, films, here, people, queue, sites, tasks
+from web.hub import drafts, films, here, people, queue, sites, tasks, zoo
 from web.hub.drafts import Draft
 from web.hub.records import Case, Film, Finding, Task, TaskKind
 from web.hub.store import now
@@ -28,7 +24,6 @@ from web.languages import gettext as _
 
 pages = Blueprint("read", __name__)
 
-ZOO = Path(models.__file__).parent / "zoo"
 DECIDED = (Outcome.IMMEDIATE, Outcome.SOON, Outcome.ROUTINE)
 RATIO = 20
 """A film may be read for good from a twentieth of its size at 16 bits: up to there, JPEG 2000 takes nothing from what is found in
@@ -165,14 +160,6 @@ def hold(number: int) -> Response:
     return Response(status=204 if held else 410)
 
 
-@cache
-def labels() -> dict[str, str]:
-    """What the findings of the shipped models are called; those of a programme's own model go by their keys."""
-    manifests = sorted(ZOO.glob("*/manifest.toml"))
-    found = [msgspec.toml.decode(path.read_bytes(), type=Manifest).findings for path in manifests]
-    return {finding.key: finding.label for findings in found for finding in findings}
-
-
 def hides(case: Case, draft: Draft) -> bool:
     """Whether the AI's answer is kept from the person until they have said what they see, if there is one."""
     return here.config().policy.impression_first and case.result.reason is None and draft.impression is None
@@ -212,7 +199,7 @@ def _shown(number: int) -> dict[str, object]:
         "hidden": hides(case, draft),
         "others": whole.reviews if task.kind is TaskKind.ARBITRATION else (),
         "at_clinic": whole.at_clinic,
-        "labels": labels(),
+        "labels": zoo.labels(),
         "enough": enough(case.picture) if case.picture else 0,
         "leaving": leaving,
         "at": at,

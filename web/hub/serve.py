@@ -17,7 +17,7 @@ from edge import box
 from edge.errors import Misconfigured, Transient, Unreadable
 from models import bundle as bundles
 from web import server
-from web.hub import accounts, app, films, here, keys, ledger, rollouts, sites, sqlite, stick, sync
+from web.hub import accounts, app, archives, films, here, keys, ledger, rollouts, sites, sqlite, stick, sync
 from web.hub.config import Config, load
 from web.hub.records import Site
 from web.hub.store import PROGRAMME, Store, now, open_store
@@ -312,6 +312,58 @@ def revoke(config: Config, site: str, programme: str) -> None:
     if not number:
         raise click.UsageError(f"No box is enrolled at {site}.")
     click.echo(f"The box of {site} is refused from now on.")
+
+
+@hub.group()
+def archive() -> None:
+    """Let an archive next door, such as Orthanc, read a programme's films and reads (DICOMweb, FHIR)."""
+
+
+@archive.command("add")
+@click.argument("name")
+@programme_option
+@click.pass_obj
+def archive_add(config: Config, name: str, programme: str) -> None:
+    """Make a token, which is shown once; the archive sends it with each request (Authorization: Bearer TOKEN)."""
+    if not SITE.fullmatch(name):
+        raise click.UsageError("An archive's name has letters, digits, - and _ only.")
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.transaction() as db:
+            token = archives.add(db, name, of)
+    if token is None:
+        raise click.UsageError(
+            f"There is an archive called {name} already. Another token: outpost hub archive remove {name}"
+        )
+    click.echo(token)
+    click.echo("DICOMweb is at /dicom-web of the hub; /openapi.json says what may be asked.", err=True)
+
+
+@archive.command("remove")
+@click.argument("name")
+@programme_option
+@click.pass_obj
+def archive_remove(config: Config, name: str, programme: str) -> None:
+    """Refuse an archive from now on."""
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.transaction() as db:
+            removed = archives.remove(db, name, of)
+    if not removed:
+        raise click.UsageError(f"There is no archive called {name}: outpost hub archive list")
+    click.echo(f"{name} is refused from now on.")
+
+
+@archive.command("list")
+@programme_option
+@click.pass_obj
+def archive_list(config: Config, programme: str) -> None:
+    """List the archives that may read."""
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.reading() as db:
+            for name in archives.listed(db, of):
+                click.echo(name)
 
 
 @hub.group()

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edge.errors import Misconfigured
-from web.hub import accounts, answers, drafts, films, inbox, ledger, packets, rollouts, sites, tasks
+from web.hub import accounts, answers, archives, drafts, films, inbox, ledger, packets, rollouts, sites, tasks
 from web.hub.config import Config
 from web.hub.transaction import Transaction
 
@@ -30,10 +30,11 @@ MIGRATIONS: tuple[str, ...] = (
     HUB + sites.TABLE + inbox.TABLE + films.TABLE + tasks.TABLE + answers.TABLE + packets.TABLE,
     accounts.TABLE + drafts.TABLE,
     packets.ABOUT + ledger.TABLE + rollouts.TABLE,
+    archives.TABLE + films.STUDIES,
 )
 """Each is applied once, in order; `hub.version` is how many have been. Written for SQLite; PostgreSQL has other names of types."""
 
-DOORS = frozenset({"hub", "programme", "device", "enrolment", "account", "session", "browser", "tries"})
+DOORS = frozenset({"hub", "programme", "device", "enrolment", "account", "session", "browser", "tries", "archive"})
 """Tables that are asked before anybody knows whose programme it is; all others are kept apart by programme."""
 
 PROGRAMME = re.compile("[a-z0-9][a-z0-9_-]{0,62}")

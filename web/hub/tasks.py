@@ -433,6 +433,17 @@ def reviews(db: Transaction, film: int) -> list[Review]:
     return list(map(_read, rows))
 
 
+def of_films(db: Transaction, films: Sequence[int]) -> dict[int, list[Review]]:
+    """The reads of these films, in order."""
+    found: dict[int, list[Review]] = {film: [] for film in films}
+    if films:
+        names, values = _listed("f", films)
+        asked = f"SELECT * FROM review WHERE programme = :programme AND film IN ({names}) ORDER BY id"
+        for row in db.rows(asked, **values):
+            found[row["film"]].append(_read(row))
+    return found
+
+
 def of_reader(db: Transaction, reader: Reader, limit: int) -> list[Review]:
     """A reader's latest reads, the latest first."""
     rows = db.rows(

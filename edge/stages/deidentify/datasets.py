@@ -19,7 +19,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from edge.records import Concern, Document, Header, Rendition, Withheld
+from edge.records import Concern, Display, Document, Header, Rendition, Withheld
 from edge.stages.deidentify.door import Door, Patient
 from edge.stages.deidentify.table import Row, allowed, concepts
 
@@ -77,22 +77,28 @@ def film(dataset: Dataset, rendition: Rendition, header: Header, door: Door) -> 
     for keyword in _MADE:
         if keyword in ds:
             del ds[keyword]
-    ds.ImageType = ["DERIVED", "PRIMARY"]
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.Rows, ds.Columns = seen.values.shape
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
-    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "US"
+    rows, columns = seen.values.shape
+    neutral(ds, rows, columns, rendition.display)
     if "PixelIntensityRelationship" in ds:
         ds.PixelIntensityRelationshipSign = -1  # bones are bright in a rendition
-    center, width = rendition.display.windows[0]
-    ds.WindowCenter, ds.WindowWidth = f"{center:.6g}", f"{max(width, 1):.6g}"
-    ds.PresentationLUTShape = "IDENTITY"
-    if (side := rendition.display.millimetres) is not None:
-        keyword = "ImagerPixelSpacing" if rendition.display.at_detector else "PixelSpacing"
-        setattr(ds, keyword, [f"{side:.6g}"] * 2)
-    ds.BurnedInAnnotation = "NO"
     ds.add_new("PixelData", "OW", seen.values.astype("<u2").tobytes())
     return _document("film", ds, patient, door, CLEAN_PIXELS)
+
+
+def neutral(ds: Dataset, rows: int, columns: int, display: Display) -> None:
+    """What a film says of its pixels where they are those of its rendition."""
+    ds.ImageType = ["DERIVED", "PRIMARY"]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.Rows, ds.Columns = rows, columns
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "US"
+    center, width = display.windows[0] if display.windows else (32768.0, 65536.0)
+    ds.WindowCenter, ds.WindowWidth = f"{center:.6g}", f"{max(width, 1):.6g}"
+    ds.PresentationLUTShape = "IDENTITY"
+    if display.millimetres is not None:
+        keyword = "ImagerPixelSpacing" if display.at_detector else "PixelSpacing"
+        setattr(ds, keyword, [f"{display.millimetres:.6g}"] * 2)
+    ds.BurnedInAnnotation = "NO"
 
 
 def structured(document: Document, header: Header, door: Door) -> Document | Withheld:
@@ -140,23 +146,28 @@ def _read(document: Document, patient: Patient, door: Door) -> Dataset | Withhel
 def _document(kind: str, ds: Dataset, patient: Patient, door: Door, done: tuple[str, str]) -> Document:
     """The file, its header made afresh, with what was done to it (PS3.15 E.1.1, PS3.16 CID 7050)."""
     ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.PatientName = ds.PatientID = patient.pseudonym
-    ds.PatientBirthDate, ds.PatientSex = "", patient.sex
-    if patient.age:
-        ds.PatientAge = patient.age
-    ds.PatientIdentityRemoved = "YES"
-    ds.LongitudinalTemporalInformationModified = "MODIFIED"
     own = any(one.keyword == "DeviceUID" and one.value in door.uids for one in ds.iterall())
-    ds.DeidentificationMethodCodeSequence = [
-        _code(value, "DCM", meaning)
-        for value, meaning in (BASIC, done, MODIFIED_DATES, PATIENT, *((DEVICE,) if own else ()))
-    ]
+    mark(ds, patient.pseudonym, patient.sex, patient.age, (done, *((DEVICE,) if own else ())))
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     file = io.BytesIO()
     FileDataset("", ds, file_meta=meta, preamble=b"\0" * 128).save_as(file, enforce_file_format=True)
     return Document(kind, "application/dicom", str(ds.SOPInstanceUID), file.getvalue())
+
+
+def mark(ds: Dataset, pseudonym: str, sex: str, age: str, done: Iterable[tuple[str, str]]) -> None:
+    """Say in a data set whose it is, as others know them, and what was done to it beside what is done to all."""
+    ds.PatientName = ds.PatientID = pseudonym
+    ds.PatientBirthDate, ds.PatientSex = "", sex
+    if age:
+        ds.PatientAge = age
+    ds.PatientIdentityRemoved = "YES"
+    ds.LongitudinalTemporalInformationModified = "MODIFIED"
+    first, *rest = done
+    ds.DeidentificationMethodCodeSequence = [
+        _code(value, "DCM", meaning) for value, meaning in (BASIC, first, MODIFIED_DATES, PATIENT, *rest)
+    ]
 
 
 def _clean(dataset: Dataset, patient: Patient, door: Door) -> Dataset:

@@ -50,20 +50,20 @@ def _objects(source: Source, said: Content, kinds: Collection[str]) -> Iterator[
     # slow to import, and many a way out needs none of them
     from edge.stages.report import gsps, region, sc, sr
 
-    leading, grays = _leading(said), source.film.header.grays
-    saliency = None if source.triage_only or leading is None else source.film.saliency
+    first, grays = leading(said), source.film.header.grays
+    saliency = None if source.triage_only or first is None else source.film.saliency
     outline = () if saliency is None else region.outline(saliency, said.rows, said.columns)
     if "sr" in kinds:
-        yield sr.document(said, leading, outline)
+        yield sr.document(said, first, outline)
     if "sc" in kinds:
         yield sc.document(said, source.preview, saliency if outline and source.preview else None)
     if "banner" in kinds:
         yield sc.banner(said)
-    if "gsps" in kinds and leading is not None and outline and grays is not None:
-        yield gsps.document(said, grays, leading, outline)
+    if "gsps" in kinds and first is not None and outline and grays is not None:
+        yield gsps.document(said, grays, first, outline)
 
 
-def _leading(said: Content) -> Finding | None:
+def leading(said: Content) -> Finding | None:
     """The finding that the outcome comes from, and of which the heat map is; None where none reaches its operating point."""
     reported = [finding for finding in said.decision.findings if terms.reported(finding)]
     return max(reported, key=lambda one: (one.probability >= one.immediate, one.probability), default=None)

@@ -35,6 +35,13 @@ def framed(content: Content, kind: str, class_uid: str, modality: str, number: i
 
     Patient, General Study, General Series, (Enhanced) General Equipment and SOP Common Module.
     """
+    ds = placed(content, kind, class_uid, modality, number, act)
+    _equipment(ds, content)
+    return ds
+
+
+def placed(content: Content, kind: str, class_uid: str, modality: str, number: int, act: str = "") -> Dataset:
+    """The same without equipment: who made it stands elsewhere."""
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SOPClassUID, ds.SOPInstanceUID = class_uid, content.uid(kind, act) if act else content.uid(kind)
@@ -52,7 +59,6 @@ def framed(content: Content, kind: str, class_uid: str, modality: str, number: i
     ds.SeriesInstanceUID, ds.Modality = content.uid("series", kind, act), modality
     ds.SeriesNumber, ds.InstanceNumber = number, 1
     ds.SeriesDescription = SERIES[kind]
-    _equipment(ds, content)
     return ds
 
 
@@ -62,6 +68,8 @@ SERIES = {
     "banner": "AI triage, preliminary: words",
     "gsps": "AI triage, preliminary: region",
     "assessment": "A person's assessment of the AI triage",
+    "film": "Film, de-identified",
+    "read": "A teleradiologist's read",
 }
 """What a list of series says of each, in at most 64 characters."""
 
@@ -99,10 +107,10 @@ def made_at(ds: Dataset, at: datetime) -> None:
         ds.TimezoneOffsetFromUTC = f"{at:%z}"[:5]
 
 
-def document(kind: str, ds: Dataset) -> Document:
+def document(kind: str, ds: Dataset, transfer_syntax: UID = ExplicitVRLittleEndian) -> Document:
     """The object as a file (PS3.10 7.1)."""
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = transfer_syntax
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     meta.ImplementationClassUID, meta.ImplementationVersionName = IMPLEMENTATION, "OUTPOST"
     ds.file_meta = meta

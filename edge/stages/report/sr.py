@@ -163,10 +163,9 @@ def _algorithm(content: Content, finding: Finding | None = None) -> AlgorithmIde
     parameters = None
     if finding is not None:
         soon, immediate = terms.percent(finding.soon), terms.percent(finding.immediate)
-        parameters = [
-            f"operating point: {finding.operating_point}",
-            f"soon from {soon} %, immediate from {immediate} %",
-        ]
+        parameters = [f"operating point: {finding.operating_point}"]
+        if terms.level(finding) is not terms.UNKNOWN:
+            parameters.append(f"soon from {soon} %, immediate from {immediate} %")
     return AlgorithmIdentification(content.algorithm, content.version, parameters, manufacturer=MANUFACTURER)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edge import words
 from edge.records import Finding, Outcome, Read, ReadKind, Reason
-from edge.vocabulary import IMPRESSIONS, OVERRIDES
+from edge.vocabulary import ADVICE, IMPRESSIONS, OVERRIDES
 
 OUTPOST = "99OUTPOST"
 """The designator of this project's own codes (PS3.16 8: private ones begin with 99)."""
@@ -45,9 +46,11 @@ LOW = Term(OUTPOST, "low95", "Lower end of the 95 % interval")
 HIGH = Term(OUTPOST, "high95", "Upper end of the 95 % interval")
 LEVEL = Term(OUTPOST, "level", "Probability against the operating point")
 BELOW = Term(OUTPOST, "below", "Below the operating point")
+UNKNOWN = Term(OUTPOST, "unknown", "Operating point not known here")
 REASON = Term(OUTPOST, "reason", "Why the film could not be assessed")
 ASSESSMENT = Term(OUTPOST, "assessment", "A person's assessment of the AI result")
 IMPRESSION = Term(OUTPOST, "impression", "What a person sees")
+ADVISED = Term(OUTPOST, "advice", "What a teleradiologist asks the clinic to do")
 NOTE = Term(OUTPOST, "note", "Note")
 WHY = Term(OUTPOST, "why", "Why the AI was overridden")
 VERDICT = Term(OUTPOST, "verdict", "What became of the AI result")
@@ -82,6 +85,8 @@ def of_finding(finding: Finding) -> Term:
 
 def level(finding: Finding) -> Term:
     """Where the probability lies against the thresholds it is held to."""
+    if math.isnan(finding.soon):
+        return UNKNOWN
     if finding.probability >= finding.immediate:
         return OUTCOMES[Outcome.IMMEDIATE]
     return OUTCOMES[Outcome.SOON] if finding.probability >= finding.soon else BELOW
@@ -89,7 +94,7 @@ def level(finding: Finding) -> Term:
 
 def reported(finding: Finding) -> bool:
     """Whether a finding reaches its operating point."""
-    return level(finding) is not BELOW
+    return level(finding) not in (BELOW, UNKNOWN)
 
 
 def why_not(reason: Reason) -> Term:
@@ -99,7 +104,7 @@ def why_not(reason: Reason) -> Term:
 
 def chosen(key: str) -> Term:
     """What a person chose from the box's lists, by the code that it has there."""
-    choice = IMPRESSIONS.get(key) or OVERRIDES.get(key)
+    choice = IMPRESSIONS.get(key) or OVERRIDES.get(key) or ADVICE.get(key)
     if choice is None:
         return Term(OUTPOST, key, key.replace("_", " ").capitalize())
     return Term(choice.scheme, choice.code, choice.text)

@@ -26,7 +26,7 @@ from edge.stages.report.content import Content, act, plain
 def document(content: Content, read: Read) -> Document:
     """The report of a person's decision."""
     ds = dicom.framed(content, "assessment", Comprehensive3DSRStorage, "SR", 9004, act(read))
-    who, organization = reader(read), dicom.short(content.institution) or content.ae_title
+    who, organization = person(read.reader), dicom.short(content.institution) or content.ae_title
     observer = ObserverContext(
         observer_type=codes.DCM.Person,
         observer_identifying_attributes=PersonObserverIdentifyingAttributes(who, organization_name=organization),
@@ -48,9 +48,9 @@ def document(content: Content, read: Read) -> Document:
     return dicom.document("assessment", ds)
 
 
-def reader(read: Read) -> str:
-    """Who decided, as a person's name; the box's accounts have one name only, which the caret says."""
-    return plain(read.reader.translate({ord("^"): " ", ord("="): " "}))[:63].strip() + "^"
+def person(name: str) -> str:
+    """Who decided, as a person's name; accounts have one name only, which the caret says."""
+    return plain(name.translate({ord("^"): " ", ord("="): " "}))[:63].strip() + "^"
 
 
 def _said(content: Content, read: Read) -> Iterator[sr.Items]:

@@ -1,0 +1,54 @@
+"""The archives next door: other systems that may read a programme's films and reads (`dicomweb.py`, `fhir.py`).
+
+Each has a token that is told once; its hash is kept. A token is no cookie and opens no page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from web.hub.transaction import Transaction
+
+TABLE = """
+CREATE TABLE archive (
+    name TEXT PRIMARY KEY,
+    programme TEXT NOT NULL,
+    token TEXT NOT NULL UNIQUE
+) STRICT;
+"""
+
+
+def add(db: Transaction, name: str, programme: str) -> str | None:
+    """A new archive; gives its token, or None where there is one of that name."""
+    token = secrets.token_urlsafe(32)
+    added = db.run(
+        "INSERT INTO archive (name, programme, token) VALUES (:name, :of, :token) ON CONFLICT (name) DO NOTHING",
+        name=name,
+        of=programme,
+        token=_hashed(token),
+    )
+    return token if added else None
+
+
+def remove(db: Transaction, name: str, programme: str) -> bool:
+    """An archive is refused from now on; False where there is none of that name."""
+    return db.run("DELETE FROM archive WHERE name = :name AND programme = :of", name=name, of=programme) == 1
+
+
+def listed(db: Transaction, programme: str) -> list[str]:
+    """The archives of a programme."""
+    return [
+        row["name"] for row in db.rows("SELECT name FROM archive WHERE programme = :of ORDER BY name", of=programme)
+    ]
+
+
+def programme_of(db: Transaction, token: str) -> str | None:
+    """The programme whose archive has that token, or None."""
+    row = db.row("SELECT programme FROM archive WHERE token = :token", token=_hashed(token))
+    return None if row is None else str(row["programme"])
+
+
+def _hashed(token: str) -> str:
+    """It has 256 random bits: nobody finds it by trying."""
+    return hashlib.sha256(token.encode()).hexdigest()
