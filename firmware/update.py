@@ -127,16 +127,19 @@ def install(ctx: click.Context, source: str, variables: Path, command_line: Path
         if record.state is Update.BEGUN:
             updates.write(state, msgspec.structs.replace(record, state=Update.CUT, at=now()))
         raise
+    record = updates.read(state)
     if came is None:
         click.echo(f"version {version} runs already: nothing to do")
+        if record.state not in (None, Update.READY, Update.FALLEN):
+            updates.write(state, msgspec.structs.replace(record, state=Update.GOOD, version=version))
         return
-    record = updates.read(state)
     kept = msgspec.structs.replace(record, state=came, version=version, at=now())
     if came is Update.READY:
         kept = msgspec.structs.replace(
             kept, slots={**record.slots, slots.other(run): version, run: box.release.version}
         )
-    updates.write(state, kept)
+    if came is Update.READY or record.state is not Update.READY:  # what waits for the next start is not forgotten
+        updates.write(state, kept)
     if came is not Update.READY:
         raise Tampered(_sentence(came, version))
     click.echo(f"✔ {_sentence(came, version)}")
@@ -160,6 +163,8 @@ def _install(box: Box, source: str) -> tuple[Update | None, str]:
     record = updates.read(box.state)
     if version in record.rejected:
         return Update.FAILED_BEFORE, version
+    if record.state is Update.READY and record.version == version:
+        return Update.READY, version
     updates.write(box.state, msgspec.structs.replace(record, state=Update.BEGUN, version=version, at=now()))
     with _bar("Fetching", found.size) as progress:
         path = found.fetch(progress)

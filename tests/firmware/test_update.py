@@ -134,7 +134,9 @@ def box(tmp_path: Path, maker: Maker) -> Box:
     return Box(tmp_path / "box", maker)
 
 
-def test_a_release_from_a_stick_gets_into_the_other_slot_and_stays_once_it_works(box: Box, maker: Maker) -> None:
+def test_a_release_from_a_stick_gets_into_the_other_slot_and_stays_once_it_works(
+    box: Box, maker: Maker, tmp_path: Path
+) -> None:
     maker.release("0.2.0")
     result = box.install(maker.mirror)
     assert result.exit_code == 0, result.output
@@ -142,6 +144,11 @@ def test_a_release_from_a_stick_gets_into_the_other_slot_and_stays_once_it_works
     assert box.holds(maker, "0.2.0")
     assert box.variables() == FRESH | {"ORDER": "B A", "B_OK": "1"}
     assert not list((Path(box.config.state) / "updates").glob("*.part*")), "what is installed takes no room twice"
+    # asked again before it was started it writes nothing, and a stick that is refused does not make it forgotten
+    written = box.slot.stat().st_mtime_ns
+    assert "Version 0.2.0 is on the box" in box.install(maker.mirror).output
+    assert box.install(tmp_path / "nothing").exit_code == 75
+    assert (box.slot.stat().st_mtime_ns, box.record.state) == (written, Update.READY)
     box.began("B", box.variables() | {"B_TRY": "1"})
     assert box.update("good").exit_code == 0
     assert (box.record.state, health.system(Path(box.config.state)).level) == (Update.GOOD, health.Level.GOOD)
