@@ -79,6 +79,13 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
         yield made
 
 
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Peer]:
+    """A hub of this test alone: an archive that asks for whole films changes what boxes are told."""
+    with closing(Peer(tmp_path / "hub")) as made:
+        yield made
+
+
 def box(folder: Path, url: str) -> Config:
     folder.mkdir(exist_ok=True)
     return Config(state=str(folder), hub=Hub(url=url, seconds=30), intake=Intake(disk_floor_mib=0))
@@ -112,9 +119,9 @@ def talk(store: Any, link: Link) -> None:
     raise AssertionError("it does not come to an end")
 
 
-def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, peer: Peer) -> None:
-    config = box(tmp_path / "box", peer.url)
-    told = enrol(config, peer.code())
+def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, fresh: Peer) -> None:
+    config = box(tmp_path / "box", fresh.url)
+    told = enrol(config, fresh.code())
     assert told.exit_code == 0, told.output
     assert "north of lakes" in told.output
     draw, people = __import__("random").Random(5), []
@@ -151,20 +158,20 @@ def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, p
         assert sync.waiting(store) == 0
         names = {row["arrival_id"]: row["name"] for row in store.execute("SELECT * FROM sync_case")}
         codestreams = sync.objects(store)
-    with peer.hub.store.reading(hubs.PROGRAMME) as db:
+    with fresh.hub.store.reading(hubs.PROGRAMME) as db:
         known = {case.result.case: case.result for case in films.cases(db, range(1, 50)).values()}
     assert known.keys() == set(names.values())
     assert any(one.findings for one in known.values()) and all(one.model for one in known.values())
     for sha256 in codestreams:
-        with peer.hub.store.reading(hubs.PROGRAMME) as db:
+        with fresh.hub.store.reading(hubs.PROGRAMME) as db:
             size, have = films.size(db, hubs.SITE.name, sha256) or (0, 0)
         assert have == min(size, PREFIX)
     everything = b"".join(
-        file.read_bytes() for file in Path(peer.config.state).rglob("*") if file.is_file() and file.suffix != ".pem"
+        file.read_bytes() for file in Path(fresh.config.state).rglob("*") if file.is_file() and file.suffix != ".pem"
     )
     for who in people:
         assert seeds.hunt(everything, who) == set(), "the hub's whole store"
-    given = b"".join(answer.data for answer in peer.archive.everything())
+    given = b"".join(answer.data for answer in fresh.archive.everything())
     assert all(case.encode() not in given for case in known), "an archive knows films by other names"
     for who in people:
         assert seeds.hunt(given, who) == set(), "whatever an archive may ask"
@@ -178,7 +185,7 @@ def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, p
         final=True,
         at="2026-11-25T10:00:00Z",
     )
-    with peer.hub.store.transaction(hubs.PROGRAMME) as db:
+    with fresh.hub.store.transaction(hubs.PROGRAMME) as db:
         answers.give(db, hubs.SITE.name, read, now().timestamp())
     with linked(config) as (store, link):
         store.execute("UPDATE sync SET next_at = NULL")
@@ -193,11 +200,11 @@ def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, p
         assert sync.waiting(store) == 0
 
 
-def test_a_picture_goes_once_and_its_last_byte_makes_it_whole(tmp_path: Path, peer: Peer) -> None:
+def test_a_picture_goes_once_and_its_last_byte_makes_it_whole(tmp_path: Path, fresh: Peer) -> None:
     from imagecodecs import htj2k_decode
 
-    config = box(tmp_path / "box", peer.url)
-    assert enrol(config, peer.code()).exit_code == 0
+    config = box(tmp_path / "box", fresh.url)
+    assert enrol(config, fresh.code()).exit_code == 0
     config = msgspec.structs.replace(config, hub=msgspec.structs.replace(config.hub, whole_films=True))
     with closing(open_store(tmp_path / "box")) as store:
         ds = samples.film(phantom.chest(2, (700, 640)), "Ndiaye^Awa", "058Y", "F")
@@ -212,7 +219,7 @@ def test_a_picture_goes_once_and_its_last_byte_makes_it_whole(tmp_path: Path, pe
         (sha256,) = sync.objects(store)
     with linked(config) as (store, link):
         talk(store, link)
-    found = Path(peer.config.state)
+    found = Path(fresh.config.state)
     (whole,) = [
         file for file in found.rglob("*") if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256
     ]
@@ -221,7 +228,7 @@ def test_a_picture_goes_once_and_its_last_byte_makes_it_whole(tmp_path: Path, pe
     with Picture.open(shown) as kept:
         assert np.array_equal(htj2k_decode(whole.read_bytes()), np.asarray(kept))
         plain = np.asarray(kept).astype("<u2").tobytes()
-    assert any(plain in answer.data for answer in peer.archive.everything()), "an archive has it to the last gray"
+    assert any(plain in answer.data for answer in fresh.archive.everything()), "an archive has it to the last gray"
     assert whole.read_bytes()[:4] == b"\xff\x4f\xff\x51"  # SOC, SIZ (T.800 A.4)
     cod = whole.read_bytes().index(b"\xff\x52")
     assert whole.read_bytes()[cod + 5] == 2, "RPCL (T.800 Table A.16)"
@@ -312,7 +319,7 @@ def test_without_a_hub_nothing_is_told_and_once_there_is_one_it_learns_of_what_w
         return [(row["arrival_id"], row["kind"]) for row in rows]
 
     for number in range(3):
-        ds = samples.film(phantom.chest(number + 11, (700, 640)), f"Ndiaye^Awa{number}", "058Y", "F")
+        ds = samples.film(phantom.chest(number + 1, (700, 640)), f"Ndiaye^Awa{number}", "058Y", "F")
         ds.save_as(tmp_path / "film.dcm", enforce_file_format=True)
         Door(alone).accept_copy(tmp_path / "film.dcm", "test")
     work(alone)
