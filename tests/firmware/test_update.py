@@ -237,6 +237,7 @@ def test_a_box_that_was_off_for_years_follows_the_keys_and_believes_no_lost_one(
     assert box.install(maker.mirror).exit_code == 0
     assert box.holds(maker, "0.3.0")
     box.began("A", FRESH)
+    updates.write(Path(box.config.state), updates.Record())
     thief = Maker(stolen)
     shutil.copytree(maker.mirror / "metadata", thief.mirror / "metadata", dirs_exist_ok=True)
     thief.release("0.4.0")
