@@ -138,6 +138,7 @@ def every_screen(app: Flask, filled: Filled) -> dict[str, Screen]:
     screens |= {f"film-{key}": Screen(f"/films/{number}") for key, number in films.items()}
     return screens | {
         "handoff-verify": Screen("/verify?code=0000 0000 0000 0000"),
+        "ledger-film": Screen(f"/ledger?film={films['decided']}"),
         "commission-page": Screen("/commission", OPEN),
         "film-open": Screen(f"/films/{films['asked']}", OPEN),
         "film-map": Screen(f"/films/{films['asked']}", MAP),

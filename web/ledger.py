@@ -103,8 +103,7 @@ def page() -> str:
     if film is None and people.who().role is not Role.LEAD:
         abort(403)
     store = here.store()
-    if film is not None:
-        here.film_or_404(film)
+    about = None if film is None else here.film_or_404(film)
     before = _number("before") or 2**62
     found = audit.page(store, SHOWN + 1, before, film, person)
     number, _hash = audit.head(store)
@@ -115,6 +114,7 @@ def page() -> str:
         entries=_entries(found[:SHOWN]),
         older=found[SHOWN - 1].id if len(found) > SHOWN else None,
         film=film,
+        about=about,
         person=person,
         people=audit.actors(store) if people.who().role is Role.LEAD else [],
         named=named,

@@ -57,8 +57,8 @@ def test_every_page_is_for_everyone_in_every_language(browser: Any, boxes: list[
 def test_who_a_page_is_about_is_said_on_every_page_about_a_patient(browser: Any, box: Clinic) -> None:
     page = opened(browser, box, role=Role.CLINICIAN)
     number = box.filled.films["decided"]
-    for part in ("", "/sheet", "/slip"):
-        page.goto(f"{box.pages.url}/films/{number}{part}")
+    for part in (f"films/{number}", f"films/{number}/sheet", f"films/{number}/slip", f"ledger?film={number}"):
+        page.goto(f"{box.pages.url}/{part}")
         said = page.inner_text("main")
         assert all(word in said for word in ("SOW, Fatou", "female", "34 years", "CL-00419")), part
     page.goto(f"{box.pages.url}/films/{number}")
