@@ -82,6 +82,19 @@ class Likelihood(Card, frozen=True, kw_only=True):
     high: Share
 
 
+class Saliency(Card, frozen=True, kw_only=True):
+    """Where on a film the score for a finding comes from: a few coarse cells over all of it, row by row."""
+
+    finding: Key
+    columns: Annotated[int, Meta(ge=1, le=64)]
+    cells: Annotated[bytes, Meta(min_length=1, max_length=64 * 64)]
+    """0 for nothing to 200 for the strongest place."""
+
+    def __post_init__(self) -> None:
+        if len(self.cells) % self.columns:
+            raise ValueError("the cells are no rows")
+
+
 class Picture(Card, frozen=True, kw_only=True):
     """A film's de-identified rendition: one HTJ2K codestream, whose beginning is the whole film, less sharp."""
 
@@ -120,6 +133,8 @@ class Result(Card, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     operating_point: Word
     shadow: bool
     """The site has not accepted this model: its outcome changes no order there."""
+    saliency: Saliency | None = None
+    """Of the finding that gives the outcome; None where the site shows no map, or there is none."""
 
 
 class Image(Card, frozen=True, kw_only=True, tag_field="kind", tag="image"):

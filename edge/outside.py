@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from edge import health, passport, vocabulary, words
-from edge.cards import Lane, Packet, Seen, Status, Up
+from edge.cards import Lane, Packet, Saliency, Seen, Status, Up
 from edge.config import Config
 from edge.errors import Tampered
 from edge.records import (
@@ -33,6 +33,7 @@ from edge.records import (
     Urgency,
     Withheld,
 )
+from edge.stages import decide
 from edge.stages.deidentify import Door, telling
 from edge.stages.report import terms
 from edge.stages.report.content import MANUFACTURER
@@ -103,7 +104,8 @@ def tell_result(
     same = arrivals.of_instance(store, arrival.sop_instance_uid)
     name = sync.case(store, arrival_id, telling.case(arrival, same[:1] in ([], [arrival_id]), way_out))
     shadow = acceptances.accepted(store) != decision.device_uid
-    body = telling.result(name, run, arrival, assessment.header, decision, row["supplied_age"], shadow, way_out)
+    seen = None if config.policy.triage_only else _saliency(assessment)
+    body = telling.result(name, run, arrival, assessment.header, decision, row["supplied_age"], shadow, seen, way_out)
     lane = _lane(decision.outcome, arrival.urgency)
     sync.tell(store, body, lane, at, about=f"result {arrival_id} {run}", arrival_id=arrival_id)
     if not pictured:
@@ -138,7 +140,7 @@ def _tell_film(store: sqlite3.Connection, config: Config, arrival_id: int, at: d
     except (OSError, Tampered):  # nobody knows its words
         return False
     pictured = has_picture(film.decision)
-    said = Assessment(film.header, film.decision, None, {})
+    said = Assessment(film.header, film.decision, film.saliency, {})
     tell_result(store, config, manifest, arrival_id, film.run, said, pictured, film.decided_at)
     if pictured and sync.case_of(store, arrival_id) is not None:
         queue.add_render(store, arrival_id, film.run, at, again=True)
@@ -149,6 +151,16 @@ def has_picture(decision: Decision) -> bool:
     """Whether a film of that outcome can be shown."""
     without = {Reason.NOT_DICOM, Reason.DAMAGED, Reason.NO_PIXELS, Reason.ENCODING_UNSUPPORTED, Reason.TOO_LARGE}
     return decision.refusal is None or decision.refusal.reason not in without
+
+
+def _saliency(assessment: Assessment) -> Saliency | None:
+    leading = decide.leading(assessment.decision.findings)
+    if assessment.saliency is None or leading is None:
+        return None
+    from edge.stages import png  # brings in numpy, which the pages do without
+
+    columns, cells = png.cells(assessment.saliency)
+    return Saliency(finding=leading.finding, columns=columns, cells=cells)
 
 
 def _lane(outcome: Outcome, urgency: Urgency) -> Lane:

@@ -39,6 +39,8 @@ SITES = (
     Site(programme=PROGRAMME, name="south", title="عيادة الجنوب", language="ar", timezone="UTC", country="SD"),
 )
 TOTP = totp.new_secret()
+PATIENT = "PA234567A234567AA"
+"""One with two films."""
 STATUS = cards.Status(
     version="0.1.0",
     model="demonstrator 1.0",
@@ -103,6 +105,7 @@ class Hub:
         result = msgspec.structs.replace(
             RESULT,
             case=uid,
+            patient="P" + base64.b32encode(uid.encode()).decode()[-16:].replace("=", "A"),
             age="034Y",
             day="2026-11-20",
             outcome=outcome,
@@ -117,6 +120,7 @@ class Hub:
             model="demonstrator 1.0",
             device_uid="2.25.1",
             operating_point="balanced",
+            saliency=cards.Saliency(finding="pneumonia", columns=3, cells=bytes([0, 0, 90, 0, 200, 90, 0, 0, 0])),
         )
         picture: Any = cards.StaysHome(case=uid, concern=concern) if concern else None
         if stream is not None:
@@ -260,7 +264,10 @@ def fill(hub: Hub) -> dict[str, int]:
     """A film in every state that a page can show; Dr Ba has read some."""
     picture = stream(0)
     found = {
-        "immediate": hub.film(Outcome.IMMEDIATE, waited=900, stream=picture),
+        "immediate": hub.film(Outcome.IMMEDIATE, waited=900, stream=picture, patient=PATIENT),
+        "earlier": hub.film(
+            waited=50_000, stream=stream(2, (600, 500)), shape=(600, 500), patient=PATIENT, day="2026-10-16"
+        ),
         "routine": hub.film(Outcome.ROUTINE, waited=40_000, stream=stream(1)),
         "refused": hub.film(Outcome.COULD_NOT_ASSESS, waited=5_000, stream=picture),
         "prefix": hub.film(Outcome.SOON, waited=2_000, stream=picture, have=32 * 1024),

@@ -88,6 +88,14 @@ def test_every_page_is_for_everyone_in_every_language(
     page.keyboard.press("n")
     page.wait_for_selector("#ai .outcome")
     look(page, "sealed")
+    page.click(".priors a")
+    page.wait_for_selector(".viewer.ready:not(.rough) >> nth=1")
+    look(page, "beside an earlier film")
+    page.check("#picture .viewer:not([data-earlier]) [name=map]")
+    assert page.locator("#ai .heat").count() == 0, "the map belongs to the film"
+    own = page.get_attribute(".viewer:not([data-earlier]) cxr-view", "data-enough")
+    assert own != page.get_attribute("[data-earlier] cxr-view", "data-enough")
+    assert page.input_value("[name=seen]") == own, "an earlier film says nothing of how much of this one was seen"
     page.keyboard.press("Enter")
     page.wait_for_selector("#undo")
     look(page, "undo")

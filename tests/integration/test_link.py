@@ -23,7 +23,7 @@ from edge import fleet, outside, samples, stick
 from edge.box import Service
 from edge.cards import PREFIX, Read, Result, What
 from edge.cli import main
-from edge.config import Config, Hub, Intake
+from edge.config import Config, Hub, Intake, Policy
 from edge.errors import Misconfigured, Transient
 from edge.intake import Intake as Door
 from edge.link import Link, Lost
@@ -162,6 +162,7 @@ def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, f
         known = {case.result.case: case.result for case in films.cases(db, range(1, 50)).values()}
     assert known.keys() == set(names.values())
     assert any(one.findings for one in known.values()) and all(one.model for one in known.values())
+    assert all(bool(one.saliency) == bool(one.findings) for one in known.values())
     for sha256 in codestreams:
         with fresh.hub.store.reading(hubs.PROGRAMME) as db:
             size, have = films.size(db, hubs.SITE.name, sha256) or (0, 0)
@@ -305,7 +306,7 @@ def test_without_a_hub_nothing_is_told_and_once_there_is_one_it_learns_of_what_w
     tmp_path: Path, peer: Peer
 ) -> None:
     state = tmp_path / "box"
-    alone = Config(state=str(state), intake=Intake(disk_floor_mib=0))
+    alone = Config(state=str(state), intake=Intake(disk_floor_mib=0), policy=Policy(triage_only=True))
     state.mkdir()
 
     def work(config: Config) -> None:
@@ -332,7 +333,7 @@ def test_without_a_hub_nothing_is_told_and_once_there_is_one_it_learns_of_what_w
             then = (now() - timedelta(days=days)).isoformat()
             store.execute("UPDATE arrival SET received_at = ? WHERE id = ?", (then, row))
             store.execute("UPDATE result SET decided_at = ? WHERE arrival_id = ?", (then, row))
-    config = box(state, peer.url)
+    config = msgspec.structs.replace(box(state, peer.url), policy=alone.policy)
     told = enrol(config, peer.code())
     assert told.exit_code == 0 and "go there too: 1." in told.output
     work(config)
@@ -340,6 +341,7 @@ def test_without_a_hub_nothing_is_told_and_once_there_is_one_it_learns_of_what_w
         assert said(store) == [(waits, "result"), (waits, "image")]
         card = sync.events(store, now(), 2**20)[0].body
         assert isinstance(card, Result) and card.findings and card.model and card.device_uid and card.operating_point
+        assert card.saliency is None, "the site shows no map"
         (sha256,) = sync.objects(store)
         link.step()
         Objects(state).path(Sha256(sha256)).unlink()  # it is damaged before it could leave

@@ -56,7 +56,7 @@ def test_nobody_sees_anything_before_signing_in_and_an_admin_no_film(hub: Hub) -
         page = hub.app.view_functions[rule.endpoint]
         if getattr(page, "roles", None) is None:
             continue
-        path = rule.rule.replace("<int:number>", str(hub.task(film)))
+        path = rule.rule.replace("<int:number>", str(hub.task(film))).replace("<int:other>", str(film))
         for method in rule.methods & {"GET", "POST"}:
             assert stranger.open(path, method=method, headers=OWN).status_code == (401 if page.part else 303), path
             if Role.ADMIN not in page.roles and path != "/":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from PIL import Image
 
 from edge import cards
 from edge.records import Concern, Outcome
@@ -54,6 +56,13 @@ def down(hub: Hub, site: str = "north") -> list[Any]:
     return [msgspec.json.decode(row["body"], type=cards.Down) for row in rows]
 
 
+def picture_of(hub: Hub, film: int) -> cards.Picture:
+    with hub.held.store.reading(PROGRAMME) as db:
+        case = films.case(db, film)
+    assert case is not None and case.picture is not None
+    return case.picture
+
+
 def flushed(hub: Hub, seconds: float = 11) -> list[Review]:
     """The reads that leave so many seconds from now."""
     with hub.held.store.transaction(PROGRAMME) as db:
@@ -84,6 +93,55 @@ def test_what_the_ai_says_is_nowhere_on_the_page_before_the_impression_is_sealed
         "immediate",
     )
     assert review.finding.seconds is not None
+
+
+def test_the_map_says_where_and_not_before_the_impression_is_sealed(hub: Hub) -> None:
+    hub.film(Outcome.IMMEDIATE, stream=STREAM)
+    client, other = hub.client(), hub.client("Dr Diop")
+    path = take(client)
+    assert "Heat map" not in client.get(path).text and client.get(f"{path}/map.png").status_code == 404
+    part = client.post(f"{path}/impression", data={"codes": ["normal"]}, headers={**OWN, "Outpost-Part": "1"}).text
+    assert f'src="{path}/map.png"' in part and "Where, not why:" in part and "“Pneumonia” comes from" in part
+    assert 'name="map" autocomplete="off">' in part, "it is off until somebody asks for it"
+    assert other.get(f"{path}/map.png").status_code == 410
+    with Image.open(io.BytesIO(client.get(f"{path}/map.png").data)) as map_:
+        assert map_.getchannel("A").tobytes() == bytes([0, 0, 90, 0, 200, 90, 0, 0, 0])
+    hub.film(Outcome.IMMEDIATE, waited=10**6, stream=STREAM, saliency=None)  # the clinic shows no map
+    path = take(client, hub.task(2))
+    part = client.post(f"{path}/impression", data={"codes": ["normal"]}, headers={**OWN, "Outpost-Part": "1"}).text
+    assert "Heat map" not in part and client.get(f"{path}/map.png").status_code == 404
+
+
+def test_a_reader_sees_the_earlier_films_of_the_same_patient_and_no_others(hub: Hub) -> None:
+    def film(day: str, site: str = "north", **changes: Any) -> int:
+        same = {"patient": reading.PATIENT, "waited": 600, "stream": STREAM + day.encode()}
+        return hub.film(Outcome.SOON, site=site, day=day, **(same | changes))
+
+    earlier, first = film("2026-10-16"), film("2026-09-20", have=100)
+    others = [
+        film("2026-12-01"),
+        film("2026-10-01", site="south"),
+        film("2026-10-02", sex="M"),
+        film("2026-10-03", study="2.25.9"),
+        film("2026-10-04", patient="P" + "B" * 16),
+        film("2026-10-05", stream=None),
+    ]
+    this = film("2026-11-20", study="2.25.9")
+    client = hub.client()
+    path = take(client, hub.task(this))
+    page = client.get(path).text
+    assert re.findall(r"beside=(\d+)", page) == [str(earlier), str(first)], "the latest first"
+    assert "Compare with the film from 35 days before" in page and "data-earlier" not in page
+    assert "The film from 61 days before" in client.get(f"{path}?beside={first}").text
+    assert "data-earlier" not in client.get(f"{path}?beside={others[0]}").text
+    head = {"Range": "bytes=2-9"}
+    answer = client.get(f"{path}/earlier/{earlier}", headers=head)
+    assert (answer.status_code, answer.data) == (206, STREAM[2:10])
+    for one in (*others, this):
+        assert client.get(f"{path}/earlier/{one}", headers=head).status_code == 404
+    (want,) = [one for one in down(hub) if isinstance(one, cards.Want)]
+    assert want.upto == read.enough(picture_of(hub, first)), "only the one that was opened is asked for"
+    assert hub.client("Dr Diop").get(f"{path}/earlier/{earlier}", headers=head).status_code == 410
 
 
 def test_without_blinding_the_answer_is_shown_at_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date, timedelta
 
 import msgspec
 
@@ -215,6 +216,28 @@ def of_studies(db: Transaction, uids: Sequence[str]) -> dict[str, list[Case]]:
     ):
         found[row["study"]].append(_case(row))
     return found
+
+
+def earlier(db: Transaction, of: Case) -> list[Case]:
+    """The earlier films of the patient that have a picture, the latest first; none of its own study, and none of another sex."""
+    found = [
+        one
+        for one in of_patient(db, of.site, of.result.patient)
+        if one.picture is not None
+        and one.id != of.id
+        and one.result.sex == of.result.sex
+        and (one.result.study is None or one.result.study != of.result.study)
+        and apart(one, of) > timedelta(0)
+    ]
+    return sorted(found, key=lambda one: apart(one, of))
+
+
+def apart(before: Case, after: Case) -> timedelta:
+    """How long before one film of a patient the other was taken; of the same day, by when they came."""
+    days = [date.fromisoformat(one.result.day) for one in (before, after) if one.result.day]
+    if len(days) == 2 and days[0] != days[1]:
+        return days[1] - days[0]
+    return timedelta(seconds=after.since - before.since)
 
 
 def at_clinic(db: Transaction, case: Case) -> tuple[cards.Decided, ...]:

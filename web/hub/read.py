@@ -7,20 +7,24 @@ No byte of the film is sent twice, neither from the clinic nor to the reader (HT
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import flask
 import msgspec
+import numpy as np
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from edge.cards import Picture
 from edge.records import Outcome
 from edge.vocabulary import ADVICE, IMPRESSIONS, Sight
+from web import phrases
 from web.hub import drafts, films, here, people, queue, sites, tasks, zoo
 from web.hub.drafts import Draft
 from web.hub.records import Case, Film, Finding, Task, TaskKind
 from web.hub.store import now
 from web.hub.transaction import Transaction
 from web.languages import gettext as _
+from web.languages import ngettext
 
 pages = Blueprint("read", __name__)
 
@@ -60,20 +64,63 @@ def page(number: int) -> flask.typing.ResponseReturnValue:
 @people.may(*people.READERS, part=True)
 def film(number: int) -> Response:
     """Bytes of the film's codestream, as far as they are here; the clinic is asked for those that are not."""
-    asked, account, at = RANGE.fullmatch(request.headers.get("Range", "")), people.who(), now()
+    account, at = people.who(), now()
     with here.store().transaction(account.programme) as db:
         _task, case = _mine(db, number, at)
-        if case.picture is None or asked is None:
-            abort(404)
-        start, stop = int(asked[1]), min(int(asked[2]) + 1, case.picture.size, int(asked[1]) + AT_ONCE)
-        if case.have < stop:
-            tasks.want(db, case, stop, at)
-    size, stop = case.picture.size, min(stop, case.have)
-    data = here.blobs().read(f"{account.programme}/{case.picture.sha256}", start, stop) if start < stop else b""
+        asked = _asked(db, case, at)
+    return _bytes(case, *asked)
+
+
+def _asked(db: Transaction, case: Case, at: float) -> tuple[int, int]:
+    """Which bytes of a film are asked for, from where to where; the clinic is asked for those that are not here."""
+    asked = RANGE.fullmatch(request.headers.get("Range", ""))
+    if case.picture is None or asked is None:
+        abort(404)
+    start, stop = int(asked[1]), min(int(asked[2]) + 1, case.picture.size, int(asked[1]) + AT_ONCE)
+    if case.have < stop:
+        tasks.want(db, case, stop, at)
+    return start, stop
+
+
+def _bytes(case: Case, start: int, stop: int) -> Response:
+    """These bytes of a film, as far as they are here."""
+    assert case.picture is not None
+    size, stop, name = case.picture.size, min(stop, case.have), f"{people.who().programme}/{case.picture.sha256}"
+    data = here.blobs().read(name, start, stop) if start < stop else b""
     if not data:
         return Response(status=416, headers={"Content-Range": f"bytes */{size}"})
     headers = {"Content-Range": f"bytes {start}-{start + len(data) - 1}/{size}", "Accept-Ranges": "bytes"}
     return Response(data, 206, headers, mimetype="image/jphc")
+
+
+@pages.get("/read/<int:number>/earlier/<int:other>")
+@people.may(*people.READERS, part=True)
+def earlier(number: int, other: int) -> Response:
+    """Bytes of an earlier film of the same patient, as of the film itself."""
+    account, at = people.who(), now()
+    with here.store().transaction(account.programme) as db:
+        _task, case = _mine(db, number, at)
+        found = next((one for one in films.earlier(db, case) if one.id == other), None)
+        if found is None:
+            abort(404)
+        asked = _asked(db, found, at)
+    return _bytes(found, *asked)
+
+
+@pages.get("/read/<int:number>/map.png")
+@people.may(*people.READERS, part=True)
+def saliency(number: int) -> Response:
+    """The map of where the score of the finding that gives the outcome comes from; for nobody who has not said what they see."""
+    from edge.stages import png
+
+    with here.store().reading(people.who().programme) as db:
+        _task, case = _mine(db, number, now())
+        draft = drafts.get(db, number, people.reader())
+    map_ = case.result.saliency
+    if map_ is None or draft is None or hides(case, draft):
+        abort(404)
+    cells = np.frombuffer(map_.cells, np.uint8).reshape(-1, map_.columns)
+    return Response(png.heat_map(np.minimum(cells / np.float32(200), 1)), mimetype="image/png")
 
 
 @pages.post("/read/<int:number>/impression")
@@ -186,6 +233,10 @@ def _shown(number: int) -> dict[str, object]:
         draft = drafts.opened(db, number, reader, at)
         if case.picture is not None:
             tasks.want(db, case, enough(case.picture), at)
+        before = films.earlier(db, case)
+        beside = next((one for one in before if str(one.id) == request.args.get("beside")), None)
+        if beside is not None and beside.picture is not None:
+            tasks.want(db, beside, enough(beside.picture), at)
         whole = tasks.film(db, task.case, at)
         assert isinstance(whole, Film)
         site = sites.get(db, task.site)
@@ -200,10 +251,22 @@ def _shown(number: int) -> dict[str, object]:
         "others": whole.reviews if task.kind is TaskKind.ARBITRATION else (),
         "at_clinic": whole.at_clinic,
         "labels": zoo.labels(),
-        "enough": enough(case.picture) if case.picture else 0,
+        "enough": enough,
+        "before": before,
+        "beside": beside,
+        "since": lambda one: _ago(films.apart(one, case)),
         "leaving": leaving,
         "at": at,
     }
+
+
+def _ago(apart: timedelta) -> str:
+    days = apart.days
+    return (
+        ngettext("%(num)s day", "%(num)s days", days) % {"num": phrases.number(days)}
+        if days
+        else phrases.duration(apart)
+    )
 
 
 def _page(number: int, wrong: str = "") -> str:

@@ -190,7 +190,6 @@ class CxrView extends HTMLElement {
     [this.center, this.width] = this.windows[0];
     Object.assign(this, { zoom: 1, turns: 0, x: 0, y: 0, inverted: false, tool: "", drawn: 0, moving: MOVING_MS, handles: [], undone: [], pointers: new Map() });
     this.say = this.viewer.querySelector("output");
-    this.map = this.viewer.querySelector("img.map");
     this.viewer.addEventListener("click", (event) => this.do(event.target.closest("[data-do]")?.dataset.do));
     this.viewer.addEventListener("input", (event) => this.slide(event.target));
     this.addEventListener("keydown", (event) => this.key(event));
@@ -203,6 +202,10 @@ class CxrView extends HTMLElement {
     this.addEventListener("dblclick", (event) => this.scale(2, ...this.point(event)));
     this.observer = new ResizeObserver(() => this.resize());
     this.load();
+  }
+
+  get map() {
+    return this.viewer.querySelector("img.map"); // which may come later
   }
 
   disconnectedCallback() {

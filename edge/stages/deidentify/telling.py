@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pydicom import Dataset
 
-from edge.cards import Decided, Image, Likelihood, Picture, Result, StaysHome
+from edge.cards import Decided, Image, Likelihood, Picture, Result, Saliency, StaysHome
 from edge.records import Arrival, Decision, Display, Header, Read, ReadKind, Rendition, Withheld
 from edge.stages.deidentify.datasets import announced
 from edge.stages.deidentify.door import Door, age
@@ -28,6 +28,7 @@ def result(
     decision: Decision,
     supplied_age: float | None,
     shadow: bool,
+    saliency: Saliency | None,
     door: Door,
 ) -> Result:
     """The outcome of one run of a film of that name."""
@@ -36,6 +37,7 @@ def result(
     patient = door.patient(header)
     day = None if header.StudyDate is None else patient.day(header.StudyDate)
     point = decision.findings[0].operating_point if decision.findings else ""
+    known = [one for one in decision.findings if (one.scheme, one.code) in door.terms]
     return Result(
         case=name,
         run=run,
@@ -57,13 +59,13 @@ def result(
                 low=round(one.low, 6),
                 high=round(one.high, 6),
             )
-            for one in decision.findings
-            if (one.scheme, one.code) in door.terms
+            for one in known
         ),
         model=decision.model if decision.model in door.texts else "",
         device_uid=decision.device_uid if decision.device_uid in door.uids else "",
         operating_point=point if point in door.texts else "",
         shadow=shadow,
+        saliency=saliency if saliency and any(one.finding == saliency.finding for one in known) else None,
     )
 
 

@@ -5,10 +5,11 @@ const AGAIN_MS = 500; // the clinic may still be sending
 const LEAST = 16384; // fewer bytes show nothing
 const GROWTH = 2; // what is worth decoding anew
 
-const decoder = new Worker(new URL("htj2k.js", import.meta.url).href + new URL(import.meta.url).search);
+const start = () => new Worker(new URL("htj2k.js", import.meta.url).href + new URL(import.meta.url).search);
+let ready = start();
 
 /** The film that these first bytes of a codestream are. */
-function decoded(bytes) {
+function decoded(decoder, bytes) {
   return new Promise((done, failed) => {
     decoder.onmessage = ({ data }) => (data.error ? failed(new Error(data.error)) : done(data));
     decoder.onerror = () => failed(new Error("no decoder"));
@@ -18,11 +19,13 @@ function decoded(bytes) {
 
 /** The film again and again, each time from more of its bytes; `upto` says how many are wanted by now, and may grow. */
 export async function* frames(url, upto) {
+  const decoder = ready ?? start(); // two films side by side have one each
+  ready = null;
   let [bytes, have, shown] = [new Uint8Array(), 0, 0];
   const due = (least) => (have === bytes.length ? have > shown : have >= Math.max(LEAST, least));
   const film = async () => {
     shown = have;
-    return { ...(await decoded(bytes.slice(0, have))), have, size: bytes.length };
+    return { ...(await decoded(decoder, bytes.slice(0, have))), have, size: bytes.length };
   };
   while (!have || have < bytes.length) {
     const wanted = Math.min(upto(), bytes.length || Infinity);

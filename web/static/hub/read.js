@@ -9,7 +9,7 @@ const form = document.getElementById("read");
 const seal = form.querySelector(".seal");
 const go = form.querySelector(".go");
 const seen = form.elements.seen;
-const have = document.querySelector(".quality .have");
+const own = document.querySelector(".viewer:not([data-earlier])");
 let touched = Date.now();
 
 const codes = [...form.querySelectorAll("[name=codes]")];
@@ -75,6 +75,7 @@ addEventListener(
       const answer = await fetch(form.dataset.seal, { method: "POST", body, headers: { "Outpost-Part": "1" } });
       if (answer.status !== 200) return show(await answer.text());
       document.getElementById("ai").innerHTML = await answer.text();
+      map();
       delete form.dataset.sealing;
       form.action = form.dataset.send;
       document.getElementById("wrong")?.remove();
@@ -103,9 +104,16 @@ function show(text) {
   else location.reload();
 }
 
-addEventListener("bytes", ({ detail }) => {
-  seen.value = detail.have;
-  if (have) have.textContent = Math.floor(detail.have / 1024);
+/** The heat map that came with the AI's answer belongs to the film's controls. */
+function map() {
+  const heat = document.querySelector("#ai .heat");
+  if (heat) own?.querySelector(".controls").append(heat);
+}
+map();
+
+addEventListener("bytes", ({ target, detail }) => {
+  target.viewer.querySelector(".have").textContent = Math.floor(detail.have / 1024);
+  if (target.viewer === own) seen.value = detail.have; // an earlier film says nothing of how much of this one was seen
 });
 
 for (const kind of ["pointerdown", "keydown", "wheel", "touchmove"]) addEventListener(kind, () => (touched = Date.now()), { passive: true });
