@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import click
 
+from edge import config as settings
 from edge import phantom, setup, syslog, words
 from edge.cli import config_of
 from edge.config import Config, DicomSink, FolderSink, Hl7Sink, Sink
@@ -244,7 +245,8 @@ def check(ctx: click.Context, setup_code: bool) -> None:
             f"{setup.renew(config)} on the page /setup makes a lead, or gives a person of that name a new PIN; once"
         )
         return
-    click.echo("✔ settings    read")
+    theirs = ", ".join(settings.by_hub(config))
+    click.echo(f"✔ settings    read{f'; the hub has set {theirs}' if theirs else ''}")
     failed = False
     for one in CHECKS:
         failed |= not _says(one.__name__, one, config)

@@ -5,6 +5,7 @@ Clinical operating points are not settings: they belong to the model bundle, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import time
 from pathlib import Path
@@ -16,6 +17,8 @@ from msgspec import Meta
 
 from edge.errors import Misconfigured
 from edge.records import Letterhead, Station
+
+log = logging.getLogger(__name__)
 
 HOST_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -381,18 +384,27 @@ def with_setting(config: Config, key: str, value: object) -> Config:
         raise Misconfigured(f"{key}: {error}") from None
 
 
-def ordered(config: Config) -> Config:
-    """The settings with what a hub has set. Raises `Misconfigured`."""
+def by_hub(config: Config) -> dict[str, bool | int | float | str]:
+    """What a hub has set, by key. Raises `Misconfigured`."""
     path = Path(config.state) / ORDERED
     try:
-        said = msgspec.json.decode(path.read_bytes(), type=dict[str, bool | int | float | str])
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, bool | int | float | str])
     except FileNotFoundError:
-        return config
+        return {}
     except (OSError, msgspec.DecodeError) as error:
         raise Misconfigured(f"{path}: {error}. Remove it; the hub can order its settings again.") from None
-    for key, value in said.items():
-        config = with_setting(config, key, value)
-    return config
+
+
+def ordered(config: Config) -> Config:
+    """The settings with what a hub has set; without it where that cannot be read: no clinic stands still for a link's budget."""
+    changed = config
+    try:
+        for key, value in by_hub(config).items():
+            changed = with_setting(changed, key, value)
+    except Misconfigured as error:
+        log.warning("what the hub has set does not count: %s", error)
+        return config
+    return changed
 
 
 def load(path: Path | None) -> Config:

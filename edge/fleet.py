@@ -131,11 +131,10 @@ def _set(config: Config, values: dict[str, bool | int | float | str]) -> tuple[C
             config = settings.with_setting(config, key, value)
         except Misconfigured:
             return Carried.BAD_VALUE, key
-    path = Path(config.state) / settings.ORDERED
-    before = {}
-    with suppress(FileNotFoundError, msgspec.DecodeError):
-        before = msgspec.json.decode(path.read_bytes(), type=dict[str, bool | int | float | str])
-    durable.write(path, msgspec.json.encode(before | values))
+    before: dict[str, bool | int | float | str] = {}
+    with suppress(Misconfigured):  # damaged: what is ordered now mends it
+        before = settings.by_hub(config)
+    durable.write(Path(config.state) / settings.ORDERED, msgspec.json.encode(before | values))
     return Carried.DONE, ""
 
 

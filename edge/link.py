@@ -28,7 +28,6 @@ from edge import config as settings
 from edge import fleet
 from edge.cards import Lane, ToBox, ToHub
 from edge.config import Config
-from edge.errors import Misconfigured
 from edge.records import Carried, Receipt, Sha256, Trouble
 from edge.stages import parcel
 from edge.stages.parcel import Fault, Keys, Opened, Public
@@ -370,7 +369,7 @@ def run(config: Config, stop: threading.Event) -> None:
                     with transaction(store):
                         outside.tell_status(store, config, now())
                 pause = link.step()
-            except (OSError, sqlite3.Error, Misconfigured):  # a full disk, a lock held for too long
+            except (OSError, sqlite3.Error):  # a full disk, a lock held for too long
                 log.exception("the box could not talk with its hub; it tries again")
                 pause = FIRST
             stop.wait(min(pause.total_seconds(), 1.0))

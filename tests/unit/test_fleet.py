@@ -15,6 +15,7 @@ from edge import cards, fleet, passport, words
 from edge import config as settings
 from edge.cards import Applied, Order, Status, What
 from edge.config import Worker
+from edge.errors import Misconfigured
 from edge.records import Carried
 from edge.state import acceptances, installed, ordered
 from edge.state.store import transaction
@@ -108,7 +109,11 @@ def test_settings_that_a_hub_may_set_are_set_all_or_none_and_any_other_is_refuse
         hub.order(What.SETTINGS, settings=bad)
         assert hub.carried()[-1] == (word, about)
         assert settings.ordered(box.config) == now, "all or none"
-    hub.order(What.SETTINGS, settings={"hub.metered": ""})
+    (box.folder / settings.ORDERED).write_bytes(b"{")
+    assert settings.ordered(box.config) == box.config, "a damaged file stops no clinic"
+    with pytest.raises(Misconfigured, match="Remove it"):
+        settings.by_hub(box.config)
+    hub.order(What.SETTINGS, settings={"hub.daily_mib": 20, "hub.metered": ""})
     assert hub.last() == "done"
     assert (settings.ordered(box.config).hub.daily_mib, settings.ordered(box.config).hub.metered) == (20, "")
 

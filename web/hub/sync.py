@@ -76,7 +76,8 @@ def enrol() -> flask.typing.ResponseReturnValue:
         state = sites.enrol(db, asked.code, programme, site, public, at)
     if state is not sites.CodeState.GOOD:
         return _said(*CODES[state])
-    with hub.store.reading(programme) as db:
+    with hub.store.transaction(programme) as db:
+        sites.told(db, site, "", 0)  # what the box before had, this one lacks: a stick has to bring it too
         epoch = sites.epoch(db, site)
     own = hub.keys.public
     return _json(Enrolled(site=site, programme=programme, signing=own.signing, sealing=own.sealing, epoch=epoch))
@@ -140,8 +141,8 @@ def take(hub: Hub, device: Device, messages: Iterable[ToHub], identifier: str) -
             }
         sites.heard(db, site.name, at)
         sites.told(db, site.name, hub_epoch, upto)
-        carried = any(isinstance(one.event.body, cards.Applied) for message in said for one in message.events)
-        rollouts.advance(db, at, now=carried)
+        bodies = (one.event.body for message in said for one in message.events)
+        rollouts.advance(db, at, now=any(isinstance(body, cards.Applied | cards.Status) for body in bodies))
         current, told = answers.after(db, site.name, hub_epoch, upto, chain)
         return ToBox(
             epoch=current,
