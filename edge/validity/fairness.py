@@ -184,12 +184,12 @@ def tell(measure: Measure, films: Sequence[Seen]) -> Told:
 def shown(sizes: Mapping[str, int]) -> set[str]:
     """The groups that can be shown, where the total is known too.
 
-    Those below `SMALL` cannot; nor can the next larger ones, as long as only one is hidden or all hidden ones together are below
-    `SMALL`: the total would give them away.
+    Those below `SMALL` cannot; nor can the next larger ones, as long as all hidden ones together are below `SMALL`: the total would
+    give them away.
     """
     hidden = {name for name, size in sizes.items() if size < SMALL}
     rest = sorted((size, name) for name, size in sizes.items() if name not in hidden)
-    while hidden and rest and (len(hidden) == 1 or sum(sizes[name] for name in hidden) < SMALL):
+    while hidden and rest and sum(sizes[name] for name in hidden) < SMALL:
         hidden.add(rest.pop(0)[1])
     return set(sizes) - hidden
 

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from edge import acceptance, passport, recalibration
+from edge.acceptance import Hindrance
 from edge.cli import main
 from edge.config import Config, Intake, save
 from edge.errors import Misconfigured, Tampered
@@ -22,7 +25,8 @@ from edge.samples import film
 from edge.stages import decide
 from edge.state import acceptances, accounts, arrivals, audit, calibrations, queue, reads, results
 from edge.state.store import now, open_store, transaction
-from edge.validity.calibration import Calibration, Platt
+from edge.validity.accuracy import Difference, Judged, needed
+from edge.validity.calibration import Calibration, Fitted, Held, Platt
 from edge.worker import Worker, run
 from models import phantom
 from models.bundle import SHIPPED, load
@@ -227,6 +231,40 @@ def test_a_calibration_that_finds_fewer_cannot_be_signed(config: Config) -> None
     )  # fmt: skip
     assert "fewer abnormal films would be put first" in told
     assert accepted(config) == passport.device_uid(BUNDLE, "balanced")
+
+
+def test_what_stands_in_the_way_of_a_signature_comes_in_order() -> None:
+    """The films that are not there yet first; what was accepted here before needs no proof; truth before numbers found."""
+    one = Judged(abnormal=True, outcome=Outcome.SOON, finding="x", probability=0.5, sex="F", age_years=3.0)
+    right, wrong = Held(100, 10, 90, (0.2, 0.1), {"balanced": (8, 8)}, ((), ())), Difference(-0.2, -0.3, -0.15, 60)
+    whole = acceptance.Proposal(
+        operating_point="balanced", device_uid="2.25.1", model="m 1", calibration=None, stood=False, films=[one] * 60,
+        pending=0, digest="", sensitivity=wrong, specificity=None,
+    )  # fmt: skip
+
+    def with_(held: Held, **changed: object) -> acceptance.Proposal:
+        fitted = Fitted(Platt(1.0, 0.0, (0.0, 0.0, 0.0)), held)
+        return replace(whole, calibration=Calibration("b", "s", {"x": fitted}), **changed)  # type: ignore[arg-type]
+
+    less, fewer = (
+        msgspec.structs.replace(right, **new) for new in ({"brier": (0.1, 0.2)}, {"found": {"balanced": (8, 7)}})
+    )
+    both = msgspec.structs.replace(less, found={"balanced": (8, 7)})
+    assert with_(both, pending=1, films=[]).hindrance is Hindrance.PENDING
+    assert with_(both, films=[one] * 49).hindrance is Hindrance.TOO_FEW
+    assert with_(both, stood=True).hindrance is None
+    assert [with_(held).hindrance for held in (both, less, fewer)] == [
+        Hindrance.NOT_TRUER, Hindrance.NOT_TRUER, Hindrance.FINDS_FEWER,
+    ]  # fmt: skip
+    assert with_(right).hindrance is whole.hindrance is Hindrance.MAY_BE_WORSE
+    assert with_(right, sensitivity=None, specificity=wrong).hindrance is Hindrance.MAY_BE_WORSE
+    assert with_(right, sensitivity=replace(wrong, low=-0.09)).hindrance is None
+    assert {with_(both, films=[one] * 49).obstacle, with_(less).obstacle, with_(fewer).obstacle, ""} == {
+        "Too few films were read here: 49 of at least 50. Read " + str(needed([one] * 49)) + " more.",
+        "On films that it was not made from, this calibration is no truer. Keep what is there; read more.",
+        "With this calibration fewer abnormal films would be put first. Keep what is there.",
+        "",
+    }
 
 
 def test_readings_that_contradict_the_model_are_no_matter_of_calibration(config: Config) -> None:

@@ -19,6 +19,7 @@ from edge.validity.fairness import (
     Seen,
     Verdict,
     Wait,
+    between_medians,
     difference,
     group_of,
     panel,
@@ -77,6 +78,13 @@ def test_the_interval_of_a_difference_is_made_of_scipys(first: int, second: int,
         between + math.sqrt((a.high - ours.value) ** 2 + (theirs.value - b.low) ** 2), abs=1e-9
     )
     assert -1 - 1e-9 <= low <= between <= high <= 1 + 1e-9
+
+
+@given(st.lists(st.floats(0, 600), min_size=1, max_size=60), st.lists(st.floats(0, 600), min_size=1, max_size=60))
+def test_medians_are_held_apart_by_intervals_that_hold_together(ours: list[float], theirs: list[float]) -> None:
+    """Bonferroni: each misses its median in 2.5 % of samples, so that both hold in 95 %."""
+    (low, high), (their_low, their_high) = (quantile_interval(sorted(some), 0.5, 0.975) for some in (ours, theirs))
+    assert between_medians(ours, theirs) == (low - their_high, high - their_low)
 
 
 def test_the_difference_of_newcombes_own_example() -> None:

@@ -285,6 +285,18 @@ def test_a_blind_read_agrees_where_the_ai_raised_what_was_called_abnormal(box: B
     assert (sum(one.count for one in shares), sum(one.of for one in shares)) == (3, 4)
 
 
+def test_a_referral_neither_agrees_nor_overrides(box: Box) -> None:
+    running = begin(box)
+    for kind in (ReadKind.CONFIRM, ReadKind.OVERRIDE, ReadKind.REFER):
+        film = came(box, Outcome.SOON, minutes=10)
+        with transaction(box.store) as store:
+            reads.add(store, film, 1, kind, "Amina", now(), f"k{film}", outcome=Outcome.SOON)
+    assert post(box, "/trial/end", trial=str(running.id), pin=PIN) == 303
+    arms = gathered(box, running).arms
+    assert (sum(one.agreed.count for one in arms), sum(one.agreed.of for one in arms)) == (1, 2)
+    assert [sum(getattr(one, name) for one in arms) for name in ("referred", "analysed", "lost")] == [1, 3, 0]
+
+
 def outpost(box: Box, *arguments: str, status: int = 0) -> str:
     path = Path(box.config.state) / "test.toml"
     save(box.config, path)
