@@ -55,8 +55,8 @@ DRAWS = 500
 YEAR = 365
 QUIET_ALL_YEAR = math.exp(-1)
 """With one false alarm a year on average, so many years have none (Poisson)."""
-THIN = 30
-"""From so many days the bootstrap gives limits at which there are about twice the alarms it promises (simulated, `drift.md`)."""
+THIN, FASTER = 27.5, 1.17
+"""Of n days of history the bootstrap's limits bring (THIN / n) ** FASTER more alarms than it promises (simulated, `figures.md`)."""
 QUIET = 14
 """Days without another movement, after which an alarm ends."""
 
@@ -193,7 +193,7 @@ def limits(days: Days, seed: int, draws: int = DRAWS) -> Array:
         noise = draw.standard_normal(off[at].shape) * spread * blur
         heights = charts.step(narrow.standard(days.n[at], center + (off[at] + noise) / math.sqrt(1 + blur**2)))
         highest = np.maximum(highest, np.maximum.reduceat(heights, STARTS, axis=-1))
-    quiet = QUIET_ALL_YEAR ** (1 / (1 + (THIN / size) ** 1.5))
+    quiet = QUIET_ALL_YEAR ** (1 / (1 + (THIN / size) ** FASTER))
     return np.repeat(_shared(highest, SHARES, quiet), KINDS)
 
 
