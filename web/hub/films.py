@@ -77,25 +77,32 @@ _picture = msgspec.json.Decoder(cards.Picture)
 _said = msgspec.json.Decoder(cards.Decided)
 
 
-def assessed(db: Transaction, site: str, result: cards.Result, since: float, at: float) -> tuple[int, bool] | None:
-    """A result has come; gives the film's number and whether the clinic asks for a read, or None for an earlier run."""
-    row = db.row(
+def assessed(
+    db: Transaction, site: str, results: Sequence[tuple[cards.Result, float]], at: float
+) -> list[tuple[int, bool] | None]:
+    """Results have come, each since when; gives the film of each and whether the clinic asks for its read, None for an earlier run."""
+    rows = db.each(
         "INSERT INTO film (programme, site, case_uid, run, patient, since, received_at, asked, card)"
         " VALUES (:programme, :site, :uid, :run, :patient, :since, :at, CASE WHEN EXISTS (SELECT 1 FROM said WHERE"
         " programme = :programme AND site = :site AND case_uid = :uid AND act = :refer) THEN 1 ELSE 0 END, :card)"
         " ON CONFLICT (programme, site, case_uid) DO UPDATE SET run = excluded.run, patient = excluded.patient,"
         " card = excluded.card"
         " WHERE excluded.run >= film.run RETURNING id, asked",
-        site=site,
-        uid=result.case,
-        run=result.run,
-        patient=result.patient,
-        since=since,
-        at=at,
-        refer=ReadKind.REFER.value,
-        card=cards.canonical(result).decode(),
+        [
+            {
+                "site": site,
+                "uid": result.case,
+                "run": result.run,
+                "patient": result.patient,
+                "since": since,
+                "at": at,
+                "refer": ReadKind.REFER.value,
+                "card": cards.canonical(result).decode(),
+            }
+            for result, since in results
+        ],
     )
-    return None if row is None else (int(row["id"]), bool(row["asked"]))
+    return [None if row is None else (int(row["id"]), bool(row["asked"])) for row in rows]
 
 
 def pictured(db: Transaction, site: str, images: Sequence[cards.Image]) -> None:

@@ -5,7 +5,7 @@ An event is kept as it came, and carried out in the same transaction; what a box
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, assert_never
 
 from edge import cards
@@ -80,18 +80,27 @@ def receive(
                 fresh,
             )
         seqs = [int(row["seq"]) for row in fresh]
-        images: list[cards.Image] = []  # kept together, as the tasks are: each way to the database takes its time
+        images: list[
+            cards.Image
+        ] = []  # kept together, as results and tasks are: each way to the database takes its time
+        results: list[tuple[cards.Result, float]] = []
         opened: list[tasks.Opening] = []
         for seq in seqs:
             body = numbered[seq].event.body
             if isinstance(body, cards.Image):
                 images.append(body)
                 continue
+            if isinstance(body, cards.Result):
+                results.append((body, at - (numbered[seq].seconds or 0)))
+                continue
             if isinstance(body, cards.StaysHome):
                 films.pictured(db, site.name, images)
                 images = []
+            opened += _assess(db, site, results, rules, at)
+            results = []
             opened += _carry_out(db, site, numbered[seq], rules, at)
         films.pictured(db, site.name, images)
+        opened += _assess(db, site, results, rules, at)
         tasks.put(db, opened)
         _advance(db, site, epoch, upto, set(seqs))
     return differs
@@ -157,13 +166,23 @@ def _advance(db: Transaction, site: Site, epoch: str, upto: int, fresh: set[int]
     )
 
 
+def _assess(
+    db: Transaction, site: Site, results: Sequence[tuple[cards.Result, float]], rules: Rules, at: float
+) -> list[tasks.Opening]:
+    """Keep what the AI says of films, and give what is to be read because of it."""
+    opened: list[tasks.Opening] = []
+    for (result, since), found in zip(results, films.assessed(db, site.name, results, at), strict=True):
+        if found is not None:
+            opened += tasks.offer(db, site, found[0], result, found[1], since, rules)
+    return opened
+
+
 def _carry_out(db: Transaction, site: Site, waited: cards.Waited, rules: Rules, at: float) -> list[tasks.Opening]:
     """Do what an event says, and give what is to be read because of it."""
     event, since = waited.event, at - (waited.seconds or 0)
     match event.body:
         case cards.Result() as result:
-            if (found := films.assessed(db, site.name, result, since, at)) is not None:
-                return tasks.offer(db, site, found[0], result, found[1], since, rules)
+            return _assess(db, site, [(result, since)], rules, at)
         case cards.Image() as image:
             films.pictured(db, site.name, [image])
         case cards.StaysHome() as image:

@@ -60,6 +60,16 @@ class _Open(Transaction):
         with self.connection.cursor() as cursor:
             cursor.executemany(_translated(statement), [{**one, "programme": self.programme} for one in values])
 
+    def each(self, statement: str, values: Sequence[Mapping[str, object]]) -> list[Row | None]:
+        if not values:
+            return []
+        given = [{**one, "programme": self.programme} for one in values]
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                _translated(statement), given, returning=True
+            )  # all leave before the first answer is read
+            return [result.fetchone() for result in cursor.results()]
+
 
 class Postgresql(store.Store):
     """A hub's database in PostgreSQL; every table of a programme has row-level security, which the hub's own role obeys too."""

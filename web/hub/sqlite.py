@@ -39,6 +39,9 @@ class _Open(Transaction):
     def many(self, statement: str, values: Sequence[Mapping[str, object]]) -> None:
         self.connection.executemany(statement, [self._bound(statement, one) for one in values])
 
+    def each(self, statement: str, values: Sequence[Mapping[str, object]]) -> list[Row | None]:
+        return [self.row(statement, **one) for one in values]
+
 
 class Sqlite(store.Store):
     """A hub's database in `state`: WAL with `synchronous=FULL`, so that a commit that returned survives a power cut."""

@@ -30,6 +30,10 @@ class Transaction(abc.ABC):
     def many(self, statement: str, values: Sequence[Mapping[str, object]]) -> None:
         """Carry out a statement once for each of the values."""
 
+    @abc.abstractmethod
+    def each(self, statement: str, values: Sequence[Mapping[str, object]]) -> list[Row | None]:
+        """Carry out a statement once for each of the values, in order; gives the first row of each, or None."""
+
     def row(self, statement: str, **values: object) -> Row | None:
         """The first row that a statement gives, or None."""
         found = self.rows(statement, **values)
