@@ -80,7 +80,7 @@ _said = msgspec.json.Decoder(cards.Decided)
 def assessed(
     db: Transaction, site: str, results: Sequence[tuple[cards.Result, float]], at: float
 ) -> list[tuple[int, bool] | None]:
-    """Results have come, each since when; gives the film of each and whether the clinic asks for its read, None for an earlier run."""
+    """Results have come, each since when; gives each film and whether the clinic asks for a read, or None for an earlier run."""
     rows = db.each(
         "INSERT INTO film (programme, site, case_uid, run, patient, since, received_at, asked, card)"
         " VALUES (:programme, :site, :uid, :run, :patient, :since, :at, CASE WHEN EXISTS (SELECT 1 FROM said WHERE"
