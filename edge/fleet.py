@@ -159,6 +159,11 @@ def _model(config: Config, store: sqlite3.Connection, held: Held) -> tuple[Carri
     shutil.rmtree(folder, ignore_errors=True)
     try:
         bundles.unpack(path, folder)
+    except Mismatch:
+        return Carried.NOT_A_BUNDLE, ""
+    except OSError:
+        return Carried.NO_ROOM, ""
+    try:
         bundle = bundles.load(folder)
     except (Mismatch, OSError, ValueError):
         return Carried.NOT_A_BUNDLE, ""

@@ -124,13 +124,16 @@ def unpack(file: Path, folder: Path) -> None:
     try:
         with tarfile.open(file, mode="r:") as tar:
             for number, about in enumerate(tar):
-                if not about.isfile() or Path(about.name).name != about.name or number >= MOST_FILES:
+                plain = (
+                    about.type == tarfile.REGTYPE and not about.issparse()
+                )  # a hole of any size takes no room on the way
+                if not plain or Path(about.name).name != about.name or number >= MOST_FILES:
                     raise Mismatch(f"{about.name[:80]!r} is no file of a bundle")
                 read = tar.extractfile(about)
                 assert read is not None
                 with (folder / about.name).open("xb") as written:
                     shutil.copyfileobj(read, written)
-    except (tarfile.TarError, FileExistsError, EOFError) as error:
+    except (tarfile.TarError, FileExistsError, EOFError, ValueError) as error:
         raise Mismatch(f"no bundle in one file ({error})") from None
 
 

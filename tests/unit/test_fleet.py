@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,7 +159,16 @@ def test_a_model_that_is_not_what_it_should_be_never_comes_into_use(
     fails(packed("0.4.0", lambda folder: (folder / "manifest.sig").unlink()), Carried.UNSIGNED)
     fails(packed("0.5.0", lambda folder: (folder / "card.md").write_text("another")), Carried.NOT_A_BUNDLE)
     fails(b"no tar at all", Carried.NOT_A_BUNDLE)
-    fails(good.replace(b"card.md", b"../a.md", 1), Carried.NOT_A_BUNDLE)
+    for about in (
+        {"name": "../a.md"},
+        {"name": "a.md", "type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
+        {"name": "a.md", "type": tarfile.DIRTYPE},
+        {
+            "name": "a.md",
+            "pax_headers": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**50)},
+        },
+    ):
+        fails(tar(good, **about), Carried.NOT_A_BUNDLE)
     sha256 = hashlib.sha256(good).hexdigest()
     box.hub.models[sha256] = good[:-1] + b"x"
     hub.order(What.MODEL, sha256=sha256, size=len(good))
@@ -214,10 +225,21 @@ def test_a_model_comes_over_a_link_that_cuts_is_proven_here_and_leads_into_shado
     assert used(box) == "0.1.0", "the power went before it was noted: it does not lead forward again"
 
 
+def tar(good: bytes, **about: Any) -> bytes:
+    """A bundle in one file, and one more entry."""
+    made = io.BytesIO(good)
+    with tarfile.open(fileobj=made, mode="a", format=tarfile.PAX_FORMAT) as file:
+        entry = tarfile.TarInfo(about.pop("name"))
+        for key, value in about.items():
+            setattr(entry, key, value)
+        data = b"1\n0\n1\n".ljust(512, b"\0")
+        entry.size = len(data) if entry.isreg() else 0
+        file.addfile(entry, io.BytesIO(data))
+    return made.getvalue()
+
+
 def shifted(golden: Path) -> bytes:
     """Golden films whose answers are others."""
-    import io
-
     import numpy as np
 
     with np.load(golden) as kept:
