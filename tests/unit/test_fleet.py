@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import sqlite3
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +254,45 @@ def shifted(golden: Path) -> bytes:
 
 def test_every_result_has_its_words() -> None:
     assert set(words.ORDERS) == set(Carried)
+
+
+class Cut(Exception):
+    """The power went."""
+
+
+def test_the_power_goes_before_something_is_noted_and_it_is_done_once(
+    box: Box, hub: Programme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def dies(store: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        with transaction(store):
+            yield store
+            raise Cut
+
+    def cut(what: Callable[[], object]) -> None:
+        with monkeypatch.context() as power, pytest.raises(Cut):
+            power.setattr(fleet, "transaction", dies)
+            what()
+
+    hub.order(What.SETTINGS, settings={"hub.daily_mib": 20})
+    while not ordered.pending(box.store):
+        box.steps(1)
+    cut(lambda: fleet.step(box.config, box.store))
+    assert ordered.pending(box.store) and settings.ordered(box.config).hub.daily_mib == 20
+    assert hub.carried() == [("done", "")]
+    assert box.store.execute("SELECT COUNT(*) FROM audit WHERE event = 'ordered'").fetchone()[0] == 1
+    data = hub.packed("0.2.0", whole=False)
+    hub.model(data)
+    while (model := ordered.wanted(box.store)) is None:
+        box.steps(1)
+    held, half = model, len(data) // 2
+    cut(lambda: fleet.keep(box.config, box.store, held, held.have, data[held.have : half]))
+    assert ordered.wanted(box.store) == held, "bytes that are here and not noted are not here"
+    box.hub.models.clear()
+    for first, last in ((held.have, half), (held.have, half), (half + 5, len(data)), (half - 9, len(data))):
+        now = ordered.wanted(box.store)
+        assert now is not None
+        fleet.keep(box.config, box.store, now, first, data[first:last])
+    assert ordered.wanted(box.store) is None
+    (part,) = (box.folder / "models").glob("*.part")
+    assert part.read_bytes() == data
