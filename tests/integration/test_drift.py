@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -153,3 +154,38 @@ def test_a_clock_that_jumped_ahead_and_back_invents_no_days(config: Config) -> N
             assert found is not None
             assert (found.days, found.films, found.alarm) == (known, 30 * known, None)
             assert found.latest == tuple(usual(number, 3).day for number in came[:known])
+
+
+def test_a_change_is_found_in_days_and_the_old_ways_need_longer(config: Config) -> None:
+    """As the command tells it; by clinics with 180 days of history, their rivals at the same false alarms."""
+    told = outpost(
+        config,
+        *[
+            "drift",
+            "simulate",
+            "--films",
+            "30",
+            "--effect",
+            "0.2",
+            "--shift",
+            "0.5",
+            "--shift",
+            "1",
+            "--sites",
+            "20",
+            "--years",
+            "3",
+            "--seed",
+            "7",
+        ],
+    )
+    rows = re.findall(r"^30, 0\.2 sd +(Outpost|\w+ 30 days) +([\d.]+) \(([\d.]+)\) +([\d.]+) \(([\d.]+)\)$", told, re.M)
+    found = {name: [float(number) for number in numbers] for name, *numbers in rows}
+    half, _, whole, _ = found.pop("Outpost")
+    assert half <= 6 and whole <= 3
+    assert set(found) == {"KS 30 days", "PSI 30 days", "MMD 30 days"}
+    assert all(one[0] > half and one[2] > whole for one in found.values())
+    alone, pooled = (float(days) for days in re.findall(r"sensitivity 0\.90 to 0\.75 found in ([\d.]+) \(", told))
+    assert pooled < 20 < alone
+    years = re.search(r"3 years without a change: (\d+) alarms, ([\d.]+) a year", told)
+    assert years is not None and float(years[2]) == pytest.approx(int(years[1]) / 3, abs=0.005)

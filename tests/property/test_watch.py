@@ -138,14 +138,6 @@ def test_limits_let_the_years_pass_that_they_promise() -> None:
     assert 0.6 <= np.mean(years) <= 1.6
 
 
-def test_a_change_is_found_in_days_and_the_old_ways_need_longer() -> None:
-    ((_, _, own), *rivals) = planning.table([Clinic()], [0.5, 1.0], 7, 20, lambda: None)
-    assert own[0].median <= 6
-    assert own[1].median <= 3
-    for _, name, found in rivals:
-        assert found[0].median > own[0].median, name
-
-
 def test_days_that_are_uneven_give_wider_limits() -> None:
     """Were days taken for even, as a test of single films takes them, such a site would have alarms all the time."""
     draw = np.random.default_rng(5)
