@@ -276,9 +276,10 @@ class Archive:
 
     def everything(self) -> Iterator[Any]:
         """Every answer on every path that an archive may ask, for every study, series and instance that is named in one."""
-        known: dict[str, set[str]] = {"study": set(), "series": set(), "instance": set()}
+        kinds = {"ImagingStudy", "DiagnosticReport", "Observation", "Device"}
+        known: dict[str, set[str]] = {"study": set(), "series": set(), "instance": set(), "kind": kinds, "name": set()}
         tags = {"0020000D": "study", "0020000E": "series", "00080018": "instance"}
-        rules = [one for one in self.app.url_map.iter_rules() if one.rule.startswith("/dicom-web/")]
+        rules = [one for one in self.app.url_map.iter_rules() if one.rule.startswith(("/dicom-web/", "/fhir/"))]
         for rule in sorted(rules, key=lambda one: (len(one.arguments), one.endpoint)):
             path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
             named = [sorted(known[one]) if one in known else ["1"] for one in sorted(rule.arguments)]
@@ -286,7 +287,9 @@ class Archive:
                 answer = self.get(path.format(**dict(zip(sorted(rule.arguments), values, strict=True))))
                 assert answer.status_code in (200, 206, 404, 503), (path, answer.data)
                 yield answer
-                for one in answer.json if answer.is_json else ():
+                if rule.rule == "/fhir/<kind>":
+                    known["name"] |= {entry["resource"]["id"] for entry in answer.json.get("entry", ())}
+                for one in answer.json if isinstance(answer.json, list) else ():
                     for tag, kind in tags.items():
                         known[kind] |= {*one.get(tag, {}).get("Value", ())}
 

@@ -12,7 +12,7 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from edge.errors import OutpostError, Transient
-from web.hub import dicomweb, here, openapi, pages, people, sync
+from web.hub import dicomweb, fhir, here, openapi, pages, people, sync
 from web.hub.config import Config
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ HEADERS = {
 BODY_BYTES = 16 * 1024
 """No form is larger; what boxes send has limits of its own."""
 
-MACHINES = (sync, openapi, dicomweb)
+MACHINES = (sync, openapi, dicomweb, fhir)
 """Asked by boxes and by other systems, which prove who they are with each request."""
 
 

@@ -66,8 +66,16 @@ CREATE INDEX film_of_study ON film (programme, study);
 """
 """A film that does not say of what study it is, is one of its own."""
 
+WHEN = "COALESCE(NULLIF(film.changed_at, 0), film.read_at, film.received_at)"
+"""When anything was last said of a film; those of an earlier version do not say it."""
+
+CHANGES = f"""
+ALTER TABLE film ADD COLUMN changed_at REAL NOT NULL DEFAULT 0;
+CREATE INDEX film_by_change ON film (programme, ({WHEN.replace("film.", "")}), id);
+"""
+
 CASE = (
-    "SELECT film.*, image.picture, image.concern, object.have FROM film"
+    f"SELECT film.*, {WHEN} AS changed, image.picture, image.concern, object.have FROM film"
     " LEFT JOIN image ON image.programme = film.programme AND image.site = film.site AND image.case_uid = film.case_uid"
     " LEFT JOIN object ON object.programme = image.programme AND object.sha256 = image.sha256"
 )
@@ -82,11 +90,11 @@ def assessed(
 ) -> list[tuple[int, bool] | None]:
     """Results have come, each since when; gives each film and whether the clinic asks for a read, or None for an earlier run."""
     rows = db.each(
-        "INSERT INTO film (programme, site, case_uid, run, patient, since, received_at, asked, card)"
-        " VALUES (:programme, :site, :uid, :run, :patient, :since, :at, CASE WHEN EXISTS (SELECT 1 FROM said WHERE"
+        "INSERT INTO film (programme, site, case_uid, run, patient, since, received_at, changed_at, asked, card)"
+        " VALUES (:programme, :site, :uid, :run, :patient, :since, :at, :at, CASE WHEN EXISTS (SELECT 1 FROM said WHERE"
         " programme = :programme AND site = :site AND case_uid = :uid AND act = :refer) THEN 1 ELSE 0 END, :card)"
         " ON CONFLICT (programme, site, case_uid) DO UPDATE SET run = excluded.run, patient = excluded.patient,"
-        " card = excluded.card"
+        " card = excluded.card, changed_at = excluded.changed_at"
         " WHERE excluded.run >= film.run RETURNING id, asked",
         [
             {
@@ -105,7 +113,7 @@ def assessed(
     return [None if row is None else (int(row["id"]), bool(row["asked"])) for row in rows]
 
 
-def pictured(db: Transaction, site: str, images: Sequence[cards.Image]) -> None:
+def pictured(db: Transaction, site: str, images: Sequence[cards.Image], at: float) -> None:
     """Pictures of films exist; their bytes come when the link allows."""
     if not images:
         return
@@ -127,6 +135,10 @@ def pictured(db: Transaction, site: str, images: Sequence[cards.Image]) -> None:
         "INSERT INTO object (programme, sha256, size) VALUES (:programme, :sha256, :size)"
         " ON CONFLICT (programme, sha256) DO NOTHING",
         [{"sha256": image.picture.sha256, "size": image.picture.size} for image in images],
+    )
+    db.many(
+        "UPDATE film SET changed_at = :at WHERE programme = :programme AND site = :site AND case_uid = :uid",
+        [{"site": site, "uid": image.case, "at": at} for image in images],
     )
 
 
@@ -247,6 +259,19 @@ def apart(before: Case, after: Case) -> timedelta:
     return timedelta(seconds=after.since - before.since)
 
 
+def changed(db: Transaction, begin: tuple[float, int], where: str, values: dict[str, object], limit: int) -> list[Case]:
+    """Films of which that condition holds, in the order in which something was last said of them, from that time and number on."""
+    rows = db.rows(
+        f"{CASE} WHERE film.programme = :programme AND ({WHEN} > :at OR ({WHEN} = :at AND film.id >= :id)) AND {where}"
+        f" ORDER BY {WHEN}, film.id LIMIT :limit",
+        **values,
+        at=begin[0],
+        id=begin[1],
+        limit=limit,
+    )
+    return list(map(_case, rows))
+
+
 def at_clinic(db: Transaction, case: Case) -> tuple[cards.Decided, ...]:
     """What people at the clinic said of a film, in order."""
     rows = db.rows(
@@ -309,6 +334,7 @@ def wanted(db: Transaction, case: Case, upto: int) -> bool:
 
 def was_read(db: Transaction, number: int, at: float) -> float | None:
     """The film was read; gives how long it had waited when this is its first read."""
+    db.run("UPDATE film SET changed_at = :at WHERE programme = :programme AND id = :id", id=number, at=at)
     row = db.row(
         "UPDATE film SET read_at = :at WHERE programme = :programme AND id = :id AND read_at IS NULL RETURNING since",
         id=number,
@@ -329,4 +355,5 @@ def _case(row: Row) -> Case:
         concern=Concern(row["concern"]) if row["concern"] else None,
         have=row["have"] or 0,
         read_at=row["read_at"],
+        changed_at=row["changed"],
     )

@@ -94,12 +94,12 @@ def receive(
                 results.append((body, at - (numbered[seq].seconds or 0)))
                 continue
             if isinstance(body, cards.StaysHome):
-                films.pictured(db, site.name, images)
+                films.pictured(db, site.name, images, at)
                 images = []
             opened += _assess(db, site, results, rules, at)
             results = []
             opened += _carry_out(db, site, numbered[seq], rules, at)
-        films.pictured(db, site.name, images)
+        films.pictured(db, site.name, images, at)
         opened += _assess(db, site, results, rules, at)
         tasks.put(db, opened)
         _advance(db, site, epoch, upto, set(seqs))
@@ -184,7 +184,7 @@ def _carry_out(db: Transaction, site: Site, waited: cards.Waited, rules: Rules, 
         case cards.Result() as result:
             return _assess(db, site, [(result, since)], rules, at)
         case cards.Image() as image:
-            films.pictured(db, site.name, [image])
+            films.pictured(db, site.name, [image], at)
         case cards.StaysHome() as image:
             films.stays_home(db, site.name, image)
         case cards.Decided() as read:

@@ -25,9 +25,9 @@ from web.people import local, set_cookie
 READERS = (Role.READER, Role.LEAD)
 """Who may see films."""
 EVERYONE = tuple(Role)
-MACHINES = frozenset({"sync", "openapi", "dicomweb"})
+MACHINES = frozenset({"sync", "openapi", "dicomweb", "fhir"})
 """Blueprints that boxes and other systems ask, which say with each request who they are."""
-MACHINE_PATHS = ("/sync/", "/openapi.json", "/dicom-web/")
+MACHINE_PATHS = ("/sync/", "/openapi.json", "/dicom-web/", "/fhir/")
 """Where these are."""
 
 SESSION, BROWSER = "reader", "browser"

@@ -70,6 +70,8 @@ class Case(Record, frozen=True, kw_only=True):
     """Bytes of the picture that are here."""
     read_at: float | None
     """When it was first read here."""
+    changed_at: float
+    """When anything was last said of it."""
 
 
 class TaskKind(StrEnum):

@@ -336,7 +336,7 @@ def archive_add(config: Config, name: str, programme: str) -> None:
             f"There is an archive called {name} already. Another token: outpost hub archive remove {name}"
         )
     click.echo(token)
-    click.echo("DICOMweb is at /dicom-web of the hub; /openapi.json says what may be asked.", err=True)
+    click.echo("DICOMweb is at /dicom-web of the hub, FHIR at /fhir; /openapi.json says what may be asked.", err=True)
 
 
 @archive.command("remove")

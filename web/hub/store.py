@@ -31,6 +31,7 @@ MIGRATIONS: tuple[str, ...] = (
     accounts.TABLE + drafts.TABLE,
     packets.ABOUT + ledger.TABLE + rollouts.TABLE,
     archives.TABLE + films.STUDIES,
+    films.CHANGES,
 )
 """Each is applied once, in order; `hub.version` is how many have been. Written for SQLite; PostgreSQL has other names of types."""
 
