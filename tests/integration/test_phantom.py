@@ -18,6 +18,7 @@ from edge import health, phantom
 from edge.box import free_port
 from edge.cli import main
 from edge.config import Config, Intake, save
+from edge.config import Worker as WorkerSettings
 from edge.health import Level
 from edge.intake import Intake as Door
 from edge.records import Document, Outcome, ReadKind, Reason
@@ -30,6 +31,7 @@ from edge.state.store import now, open_store, transaction
 from edge.worker import Worker
 from models import model
 from models import phantom as synthesized
+from models.bundle import SHIPPED, load
 from tests.people import sign_in
 from web import clinic
 
@@ -79,8 +81,9 @@ class Whole:
 
 
 @pytest.fixture
-def whole(state: Path) -> Iterator[Whole]:
-    box = Whole(Config(state=str(state), intake=Intake(port=free_port(), disk_floor_mib=0)))
+def whole(state: Path, request: pytest.FixtureRequest) -> Iterator[Whole]:
+    settings = WorkerSettings(runtime=getattr(request, "param", ""))
+    box = Whole(Config(state=str(state), intake=Intake(port=free_port(), disk_floor_mib=0), worker=settings))
     with closing(box.store), closing(box.door.store):
         port = box.door.listen()
         try:
@@ -107,7 +110,8 @@ def astray(monkeypatch: pytest.MonkeyPatch, by: float = 0.3) -> None:
     monkeypatch.setattr(model.Model, "infer", wrong)
 
 
-def test_the_films_go_the_whole_way_and_are_nowhere_else(whole: Whole) -> None:
+@pytest.mark.parametrize("whole", sorted(load(SHIPPED).manifest.runtimes), indirect=True)
+def test_the_films_go_the_whole_way_by_each_runtime_and_are_nowhere_else(whole: Whole) -> None:
     assert "comes once the box runs" in whole.check()
     assert health.daily(whole.config, whole.store, now()).state == "none"
     whole.test()
