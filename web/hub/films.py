@@ -262,7 +262,7 @@ def apart(before: Case, after: Case) -> timedelta:
 def changed(db: Transaction, begin: tuple[float, int], where: str, values: dict[str, object], limit: int) -> list[Case]:
     """Films of which that condition holds, in the order in which something was last said of them, from that time and number on."""
     rows = db.rows(
-        f"{CASE} WHERE film.programme = :programme AND ({WHEN} > :at OR ({WHEN} = :at AND film.id >= :id)) AND {where}"
+        f"{CASE} WHERE film.programme = :programme AND {WHEN} >= :at AND ({WHEN} > :at OR film.id >= :id) AND {where}"
         f" ORDER BY {WHEN}, film.id LIMIT :limit",
         **values,
         at=begin[0],
