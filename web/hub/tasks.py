@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -202,12 +202,15 @@ _NOT_READ = (
 )
 
 
-def _rights(reader: Reader) -> tuple[str, dict[str, object]]:
-    """What a statement on `task` has to say so that it gives only what the reader may read, and the values it needs."""
+def _rights(reader: Reader, but: Collection[str] = ()) -> tuple[str, dict[str, object]]:
+    """What a statement on `task` has to say so that it gives only what the reader may read, and the values it needs.
+
+    `but` names the columns of which it says so itself: said twice, a database may take the index by the list and not in its order.
+    """
     said = _NOT_READ
     values: dict[str, object] = {"reader": reader.name}
     for what, allowed in (("kind", sorted(reader.kinds)), ("site", reader.sites), ("language", reader.languages)):
-        if allowed or what == "kind":
+        if what not in but and (allowed or what == "kind"):
             names, named = _listed(what[0], [str(one) for one in allowed] or [""])
             said += f" AND {what} IN ({names})"
             values |= named
@@ -225,7 +228,7 @@ def _candidates(db: Transaction, reader: Reader, at: float, limit: int, more: st
         among = tuple(
             one["language"] for one in db.rows("SELECT DISTINCT language FROM site WHERE programme = :programme")
         )
-    may, values = _rights(reader)
+    may, values = _rights(reader, (by, "kind"))
     parts = []
     for number, (one, kind) in enumerate((one, kind) for one in sorted(among) for kind in sorted(reader.kinds)):
         values |= {f"of{number}": one, f"kind{number}": kind.value}
