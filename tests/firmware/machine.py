@@ -126,7 +126,9 @@ class Container:
     """
 
     def __init__(self, image: Path, site: Path, folder: Path) -> None:
-        self._root, self._var, self._site = folder / "root", folder / "var", site
+        self._root, self._var = folder / "root", folder / "var"
+        self.brought = {"/run/outpost-site/site.txt": site}
+        """What lies where in it when it starts."""
         for one in (self._root, self._var):
             one.mkdir()
         with image.open("rb") as file:
@@ -138,9 +140,10 @@ class Container:
 
     def start(self) -> None:
         """Start its systemd."""
+        brought = [f"--bind-ro={here}:{there}" for there, here in self.brought.items()]
         nspawn = [
             str(peer("systemd-nspawn", "systemd-container")), "--quiet", f"--directory={self._root}", "--read-only",
-            f"--bind={self._var}:/var", "--bind-ro=/dev/null:/etc/fstab", f"--bind-ro={self._site}:/run/outpost-site/site.txt",
+            f"--bind={self._var}:/var", "--bind-ro=/dev/null:/etc/fstab", *brought,
             "--private-network", "--register=no", "--keep-unit", "--console=pipe", "--boot",
         ]  # fmt: skip
         inside = f"mount -t cgroup2 none /sys/fs/cgroup && exec {shlex.join(nspawn)}"

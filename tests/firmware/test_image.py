@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from edge import config as settings
 from edge import site as sites
 from edge.cli import main
+from edge.config import Config
+from edge.records import Outcome
 from edge.samples import film
-from edge.state.store import now
+from edge.state.store import now, open_store
 from firmware import authority, bom, bundle, card, slots
 from firmware import image as recipe
 from firmware.signature import SecretKey
 from models import phantom
+from tests import clinic
 from tests.box import until
 from tests.conftest import peer
 from tests.firmware.conftest import MIB
@@ -35,6 +40,10 @@ from tests.firmware.machine import FIRMWARE, NAME, SECONDS, Container, Machine
 from tests.people import PIN
 
 pytestmark = [pytest.mark.release, pytest.mark.timeout(1800)]
+NAMED = """import sqlite3
+rows = sqlite3.connect("file:/var/lib/outpost/state/outpost.db?mode=ro", uri=True)
+print(rows.execute("SELECT group_concat(header) FROM result").fetchone()[0])
+"""
 SITE = """
 site = "kalene"
 [clinic]
@@ -129,6 +138,37 @@ def test_the_units_of_a_slot_take_a_film_and_show_its_outcome(image: Path, tmp_p
         assert "outpost:" in box.run("/bin/cat", "/etc/passwd")
         hashes = [line.split(":")[1] for line in box.run("/bin/cat", "/etc/shadow").splitlines()]
         assert hashes and all(one.startswith(("!", "*")) for one in hashes)  # nobody can sign in
+    finally:
+        box.stop()
+
+
+def test_a_new_box_becomes_what_the_one_on_the_stick_was(image: Path, tmp_path: Path) -> None:
+    """A technician's whole part: the recovery code into a file on the card, and the stick into the new box."""
+    if os.geteuid() or not Path("/sys/fs/cgroup").is_dir():
+        pytest.skip("as root only")
+    old, stick, site, code = (tmp_path / name for name in ("old", "stick", "site.txt", "recovery.txt"))
+    stick.mkdir()
+    config = Config(state=str(old))
+    with closing(open_store(old)) as store:
+        clinic.film(config, store, Outcome.IMMEDIATE, "Mwansa^Ruth")
+    settings.save(config, tmp_path / "old.toml")
+    told = CliRunner().invoke(main, ["--config", str(tmp_path / "old.toml"), "backup", "to", str(stick)])
+    assert told.exit_code == 0, told.output
+    written = re.search(r"(\w{5}-){5}\w{5}", told.output)
+    assert written is not None
+    code.write_text(f"{written[0]}\n")
+    site.write_bytes(sites.sign(SITE, Ed25519PrivateKey.generate()))
+    for path in (stick, *stick.rglob("*")):  # as on FAT, where nobody owns anything
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    box = Container(image, site, tmp_path)
+    box.brought |= {"/run/outpost-site/recovery.txt": code, "/run/outpost-old": stick}
+    try:
+        box.start()
+        box.until("1 films, as of")
+        box.until("Finished outpost-restore.service")
+        box.until("DICOM KALENE on port 11112")
+        rows = box.run("/usr/bin/python3", "-c", NAMED)
+        assert "Mwansa^Ruth" in rows
     finally:
         box.stop()
 

@@ -31,7 +31,7 @@ MOST = 2.5
 def test_every_process_of_the_design_has_a_unit() -> None:
     assert [
         f"outpost-{name}.service"
-        for name in ("courier", "enrol", "good", "intake", "site", "stick", "update", "web", "worker")
+        for name in ("courier", "enrol", "good", "intake", "restore", "site", "stick", "update", "web", "worker")
     ] == PARTS
 
 
