@@ -52,6 +52,8 @@ PACKAGES = (
 PYTHON = "3.11"
 """Of Debian's `SUITE`."""
 TOP = "usr/lib/python3/dist-packages"
+UNWANTED = ("bin", "pynetdicom/tests")
+"""Of the Python packages: programs that nobody can start, and keys that everybody knows."""
 GRUB_MODULES = (
     "part_gpt", "fat", "squash4", "normal", "linux", "loadenv", "regexp", "test", "echo", "boot", "configfile", "gzio", "sleep",
     "reboot",
@@ -137,7 +139,8 @@ def debian(board: Board, cache: Path) -> Path:
 def packages(board: Board, cache: Path) -> Path:
     """The Python packages of a box at the versions that were tested, each checked by its hash, as a folder in the cache."""
     lock = ROOT / "build/locks/box.txt"
-    folder = cache / f"packages-{board.machine}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
+    facts = lock.read_bytes() + repr(UNWANTED).encode()
+    folder = cache / f"packages-{board.machine}-{hashlib.sha256(facts).hexdigest()[:16]}"
     if not folder.exists():
         fresh = folder.with_suffix(".new")
         shutil.rmtree(fresh, ignore_errors=True)
@@ -147,7 +150,8 @@ def packages(board: Board, cache: Path) -> Path:
             "--only-binary=:all:", "--no-compile", "--implementation=cp", f"--python-version={PYTHON}", *tags,
             f"--platform=manylinux2014_{board.machine}", f"--target={fresh}", "-r", str(lock),
         )  # fmt: skip
-        shutil.rmtree(fresh / "bin", ignore_errors=True)
+        for name in UNWANTED:
+            shutil.rmtree(fresh / name, ignore_errors=True)
         _compile(fresh)
         fresh.rename(folder)
     return folder
@@ -163,7 +167,8 @@ def outpost(out: Path) -> Path:
     told = folder / f"outpost_cxr-{_version()}.dist-info"
     told.mkdir()
     (told / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: outpost-cxr\nVersion: {_version()}\n", encoding="utf-8"
+        f"Metadata-Version: 2.4\nName: outpost-cxr\nVersion: {_version()}\nLicense-Expression: Apache-2.0\n",
+        encoding="utf-8",
     )
     _compile(folder)
     return folder
