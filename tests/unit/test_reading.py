@@ -426,8 +426,10 @@ def test_no_text_that_readers_see_is_left_out(tmp_path: Path, monkeypatch: pytes
     admin, stranger = hub.client("Root", reading.Role.ADMIN), hub.app.test_client()
     unmarked = {}
 
+    names = {site.title for site in reading.SITES}  # also where no <bdi> may be, in what is chosen from
+
     def look(client: Any, path: str) -> None:
-        if texts := left_out(client.get(path).text):
+        if texts := [text for text in left_out(client.get(path).text) if text not in names]:
             unmarked[path] = texts
 
     look(stranger, "/sign-in")
