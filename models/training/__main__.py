@@ -5,24 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from models import phantom, platt
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import Model, golden_films, golden_outputs
-from models.training import card, evaluate, evidence, films, gate, heads, network, sign
+from models.training import card, evaluate, evidence, export, films, gate, heads, network, sign, tune
 
 SEED = 20261123
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 VARIANTS = {"child": 1, "adult": 8}
 """How often each training film is seen changed; adults are few."""
-NUISANCE_FILMS = 400
+NUISANCE_FILMS, FAULTY_FILMS = 400, 400
 DOMAINS = (Domain("child", 1, 6), Domain("adult", 18, 101))
 CODES = {
     "child": ("pneumonia", "Pneumonia", "SCT", "233604007", "Pneumonia"),
@@ -43,118 +47,123 @@ def chosen(every: list[films.Film], domain: str, split: str | None = None) -> li
     ]  # fmt: skip
 
 
-def tune_network(work: Path) -> None:
-    """Tune the later half of the network. Not a part of `all`: the shipped bundle was made without it."""
-    from models.training import tune
-
-    every, pictures = films.load(work)
-    tune.tune(network.imagenet(), every, pictures, work / network.TUNED, SEED)
-
-
-def untouched(every: list[films.Film], rows: list[int], work: Path) -> list[int]:
-    """Those of these films that did not tune the network."""
-    if not (work / network.TUNED).exists():
-        return rows
-    from models.training import tune
-
-    return [row for row in rows if every[row].source != "kermany" or not tune.tunes(every[row], SEED)]
-
-
-def backbone(work: Path) -> None:
-    """Export, quantize on training films of both domains, and embed every film as the box will."""
+def made(work: Path) -> None:
+    """Make what is made of films: lesions, the variants that heads are fitted on, and the faults of the gate."""
     every, pictures = films.load(work)
     draw = np.random.default_rng(SEED)
-    training = [
-        [i for i, film in enumerate(every) if film.source == source and film.split == "train"] for source in TERMS
-    ]
-    pick = np.sort(
-        np.concatenate([draw.choice(indices, network.CALIBRATION_FILMS // 2, False) for indices in training])
-    )
-    network.export(work)
-    network.quantize(work / "backbone.onnx", work / "backbone.int8.onnx", pictures[pick])
-    nothing = np.zeros((1, 1280), np.float32), np.zeros(1, np.float32)
-    for name in ("backbone", "backbone.int8"):
-        network.assemble(work / f"{name}.onnx", *nothing, work / "probe.onnx")
-        np.save(work / f"{name}.embeddings.npy", network.embed(work / "probe.onnx", pictures, f"Embedding {name:<14}"))
+    tune.render(every, pictures, work / "lesions.npz", SEED)
+    apart = [i for i, film in enumerate(every) if film.source == "nih" and film.split == "train" and film.label is None]
+    children = untouched(every)
+    groups = {
+        "apart": ([*apart[:NUISANCE_FILMS], *draw.choice(children, NUISANCE_FILMS, False)], 3),
+        "child": (children, VARIANTS["child"]),
+        "adult": (chosen(every, "adult"), VARIANTS["adult"]),
+    }
+    found: dict[str, Any] = {}
+    with ProcessPoolExecutor() as pool:
+        for name, (rows, number) in groups.items():
+            work_ = pool.map(heads.variants, (pictures[row] for row in rows), repeat(number), rows, chunksize=16)
+            with click.progressbar(work_, length=len(rows), label=f"Variants, {name:<14}") as bar:
+                found |= {name: np.stack(list(bar)), f"{name}.rows": np.array(rows)}
+    np.savez(work / "variants.npz", **found)
+    some = np.sort(np.concatenate([draw.choice(rows, min(FAULTY_FILMS, len(rows)), False) for rows in known(every)]))
+    faulty, wrong = gate.examples(pictures[some], SEED)
+    np.savez(work / "faults.npz", pictures=faulty, wrong=wrong, phantoms=gate.phantoms())
+
+
+def known(every: list[films.Film], split: str = "train") -> list[list[int]]:
+    """By source, the films of a split."""
+    return [[i for i, film in enumerate(every) if film.source == source and film.split == split] for source in TERMS]
+
+
+def untouched(every: list[films.Film]) -> list[int]:
+    """The children's films that a head is fitted on: those that did not tune the network."""
+    return [row for row in chosen(every, "child", "train") if not tune.tunes(every[row])]
+
+
+def learn(work: Path) -> None:
+    """Tune the network, on a GPU where there is one."""
+    every, pictures = films.load(work)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.allow_tf32 = True
+    batches = tune.Batches(every, pictures, work / "lesions.npz", tune.Recipe(SEED), device)
+    tune.tune(network.imagenet(), batches, work / "network.npz")
 
 
 def fit_heads(work: Path) -> None:
     """Fit a head per domain. Adults are few: all their read films train it, and cross-validation judges it."""
-    every, pictures = films.load(work)
-    draw = np.random.default_rng(SEED)
-
-    def views(rows: list[int], variants: int, label: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        changed = np.stack([heads.variant(pictures[row], draw) for row in rows for _ in range(variants)])
-        seen = network.embed(work / "probe.onnx", changed, label)
-        whole = np.load(work / "backbone.int8.embeddings.npy", mmap_mode="r")[rows][:, None]
-        return np.concatenate([whole, seen.reshape(len(rows), variants, -1)], 1).astype(float)
-
-    unread = [
-        i for i, film in enumerate(every) if film.source == "nih" and film.split == "train" and film.label is None
-    ]
-    children = untouched(every, chosen(every, "child", "train"), work)
-    apart = [*unread[:NUISANCE_FILMS], *draw.choice(children, NUISANCE_FILMS, False)]
-    whitening = heads.nuisance(views(apart, 3, "Embedding variants      "))
+    every, _ = films.load(work)
+    nothing = np.zeros((1, network.FEATURES)), np.zeros(1)
+    export.write_onnx(network.load(work / "network.npz"), *nothing, work / "eight.onnx", eight=True)
+    learnt = np.load(work / "network.npz")["learnt"].astype(float)
     found: dict[str, Any] = {}
-    for domain in CODES:
-        rows = children if domain == "child" else chosen(every, domain)
-        labels = np.array([every[row].label for row in rows])
-        seen = views(rows, VARIANTS[domain], f"Embedding {domain} variants")
-        head = heads.fit(seen, labels, [every[row].patient for row in rows], whitening, SEED)
-        found |= {f"{domain}.weights": head.weights, f"{domain}.bias": head.bias, f"{domain}.strength": head.strength}
-        found |= {f"{domain}.rows": np.array(rows), f"{domain}.out_of_fold": head.out_of_fold}
+    with np.load(work / "variants.npz") as seen:
+
+        def views(name: str) -> npt.NDArray[np.float64]:
+            """Of each film as it is and changed."""
+            pictures = seen[name]
+            flat = pictures.reshape(-1, *pictures.shape[2:])
+            found = export.embed(work / "eight.onnx", flat, f"Embedding {name:<14}")
+            return found.reshape(*pictures.shape[:2], -1).astype(float)
+
+        whitening = heads.nuisance(views("apart"))
+        for domain in CODES:
+            rows = seen[f"{domain}.rows"]
+            labels = np.array([every[row].label for row in rows])
+            head = heads.fit(views(domain), labels, [every[row].patient for row in rows], whitening, learnt, SEED)
+            found |= {
+                f"{domain}.weights": head.weights,
+                f"{domain}.bias": head.bias,
+                f"{domain}.strength": head.strength,
+            }
+            found |= {f"{domain}.rows": rows, f"{domain}.out_of_fold": head.out_of_fold}
     np.savez(work / "heads.npz", **found)
 
 
 def fit_gate(work: Path) -> None:
     """Fit the picture's part of the gate on training films of both sources in equal parts."""
     every, pictures = films.load(work)
-    embeddings = np.load(work / "backbone.int8.embeddings.npy")
     draw = np.random.default_rng(SEED)
 
-    def rows(split: str, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        by_source = [
-            [i for i, film in enumerate(every) if film.source == source and film.split == split] for source in TERMS
-        ]
-        return np.sort(np.concatenate([draw.choice(found, min(most, len(found)), False) for found in by_source]))
+    def features(pictures: npt.NDArray[np.uint8], label: str) -> npt.NDArray[np.float32]:
+        return gate.features(export.embed(work / "eight.onnx", pictures, label), pictures)
 
-    made, wrong = gate.examples(pictures[rows("train", 400)], SEED)
-    made_embeddings = network.embed(work / "probe.onnx", made, "Embedding faults        ")
-    synthesized = gate.phantoms()
-    synthesized_embeddings = network.embed(work / "probe.onnx", synthesized, "Embedding phantoms      ")
-    known, held_out = rows("train", 1200), rows("val", 400)
-    gate.fit(
-        np.concatenate(
-            [
-                gate.features(embeddings[known], pictures[known]),
-                gate.features(synthesized_embeddings, synthesized),
-            ]
-        ),
-        gate.features(embeddings[held_out], pictures[held_out]),
-        gate.features(made_embeddings, made),
-        wrong,
-        work / "gate.npz",
-    )
+    def some(split: str, most: int) -> npt.NDArray[np.uint8]:
+        rows = [draw.choice(rows, min(most, len(rows)), False) for rows in known(every, split)]
+        return np.asarray(pictures[np.sort(np.concatenate(rows))])
+
+    with np.load(work / "faults.npz") as found:
+        usual = [
+            features(some("train", 1200), "Embedding known films   "),
+            features(found["phantoms"], "Embedding phantoms"),
+        ]
+        held_out = features(some("val", 400), "Embedding held-out films")
+        faults = features(found["pictures"], "Embedding faults        ")
+        gate.fit(np.concatenate(usual), held_out, faults, found["wrong"], work / "gate.npz")
 
 
 def bundle(work: Path, out: Path) -> None:
-    """Put the model file, the gate, the golden outputs, the evaluation, the card and the manifest together."""
+    """Put the model files, the gate, the golden outputs, the evaluation, the card and the manifest together."""
     every, pictures = films.load(work)
     found = np.load(work / "heads.npz")
+    net = network.load(work / "network.npz")
     out.mkdir(parents=True, exist_ok=True)
     carried = [domain for domain in CODES if _carried(domain, every, found)]
     if not carried:
         raise click.ClickException("these films carry no finding; no bundle is made")
-    weights = np.stack([found[f"{domain}.weights"] for domain in carried]).astype(np.float32)
-    biases = np.array([found[f"{domain}.bias"] for domain in carried], np.float32)
-    network.assemble(work / "backbone.int8.onnx", weights, biases, out / "model.onnx")
-    network.assemble(work / "backbone.onnx", weights, biases, work / "float.onnx")
+    weights = np.stack([found[f"{domain}.weights"] for domain in carried])
+    biases = np.array([found[f"{domain}.bias"] for domain in carried])
+    export.write_onnx(net, weights, biases, out / "model.onnx", eight=True)
+    export.write_onnx(net, weights, biases, work / "float.onnx", eight=False)
+    export.write_litert(net, weights, biases, out / "model.tflite")
     shutil.copy(work / "gate.npz", out / "gate.npz")
     findings = tuple(_finding(number, domain, every, found) for number, domain in enumerate(carried))
     sources = tuple(
         Source(name, len(used), len({film.patient for film in used}), terms)
         for key, (name, terms) in TERMS.items()
-        for used in [[film for film in every if film.source == key and film.label is not None]]
+        for used in [
+            [film for film in every if film.source == key and (film.split == "train" or film.domain == "adult")]
+        ]
     )
     manifest = Manifest(
         id="cxr-lite0",
@@ -171,18 +180,20 @@ def bundle(work: Path, out: Path) -> None:
         domains=DOMAINS,
         findings=findings,
         sources=sources,
+        runtimes={"onnx": "model.onnx", "openvino": "model.onnx", "litert": "model.tflite"},
     )
-    _write(manifest, out, ("model.onnx", "gate.npz"))
+    names = ("model.onnx", "model.tflite", "gate.npz")
+    _write(manifest, out, names)
     model = Model(load(out))
     golden = golden_films()
     np.savez_compressed(out / "golden.npz", films=golden, probabilities=golden_outputs(model, golden))
-    _write(manifest, out, ("model.onnx", "gate.npz", "golden.npz"))
-    model = Model(load(out))
-    model.self_test()
-    measured = evaluate.evaluate(model, work, every, pictures, found, SEED)
+    _write(manifest, out, (*names, "golden.npz"))
+    for runtime in manifest.runtimes:
+        Model(load(out), runtime=runtime).self_test()
+    measured = evaluate.evaluate(load(out), work, every, pictures, found, SEED)
     (out / "evaluation.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     (out / "card.md").write_text(card.card(manifest, measured), encoding="utf-8")
-    _write(manifest, out, ("model.onnx", "gate.npz", "golden.npz", "evaluation.json", "card.md"))
+    _write(manifest, out, (*names, "golden.npz", "evaluation.json", "card.md"))
 
 
 def _carried(domain: str, every: list[films.Film], found: Any) -> bool:
@@ -233,11 +244,11 @@ def show_phantom(path: Path) -> None:
     Image.fromarray((phantom.chest(3, opacity=True) * 255).astype(np.uint8)).save(path)
 
 
-STEPS = ("films", "network", "heads", "gate", "bundle", "sign")
+STEPS = ("films", "made", "network", "heads", "gate", "bundle", "sign")
 
 
 @click.command()
-@click.argument("step", type=click.Choice(["all", "tune", *STEPS]))
+@click.argument("step", type=click.Choice(["all", *STEPS]))
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -258,8 +269,8 @@ def main(step: str, data: Path, work: Path, out: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     actions = {
         "films": lambda: films.ingest(data, work),
-        "tune": lambda: tune_network(work),
-        "network": lambda: backbone(work),
+        "made": lambda: made(work),
+        "network": lambda: learn(work),
         "heads": lambda: fit_heads(work),
         "gate": lambda: fit_gate(work),
         "bundle": lambda: bundle(work, out),

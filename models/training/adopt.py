@@ -23,9 +23,10 @@ from models import platt, statistics
 from models.backends.onnx import OnnxRuntime
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import OUTPUTS, Model, golden_films, golden_outputs
-from models.training import evidence, gate, network
+from models.training import evidence, gate
 from models.training.densenet import LABELS
 from models.training.films import SIZE
+from models.training.quantize import quantize
 
 Floats = npt.NDArray[np.float64]
 
@@ -98,7 +99,7 @@ def adopt(
     draw = np.random.default_rng(SEED)
     tell("quantize")
     some = np.sort(draw.choice(len(films), min(CALIBRATION_FILMS, len(films)), False))
-    network.quantize(source, eight, pictures[some], _heads(model))
+    quantize(source, eight, pictures[some], _heads(model))
     tell("float")
     full = _run(source, pictures)
     tell("int8")

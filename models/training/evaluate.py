@@ -5,31 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from models import statistics
-from models.model import Model, Scores
-from models.training import gate, heads
+from models import backends, platt, statistics
+from models.bundle import Bundle
+from models.model import Model
+from models.training import gate, heads, lungs, network
 from models.training.films import Film
 
 Floats = npt.NDArray[np.float64]
 
+FAULTY = 150
+"""Held-out films that each fault is put into."""
+
 
 def evaluate(
-    model: Model, work: Path, every: list[Film], pictures: npt.NDArray[np.uint8], found: Any, seed: int
+    bundle: Bundle, work: Path, every: list[Film], pictures: npt.NDArray[np.uint8], found: Any, seed: int
 ) -> dict[str, Any]:
     """All figures of the card."""
-    int8 = np.load(work / "backbone.int8.embeddings.npy").astype(float)
-    full = np.load(work / "backbone.embeddings.npy").astype(float)
+    model = Model(bundle)
+    int8 = np.full((len(every), network.FEATURES), np.nan)
+    rows = [i for i, film in enumerate(every) if film.split != "train" or film.domain == "adult"]
+    with click.progressbar(rows, label="Evaluating             ") as bar:
+        for i in bar:
+            int8[i] = model.infer(_tensor(pictures[i])).embedding
     return {
         "findings": {finding.key: _finding(finding, every, int8, found, seed) for finding in model.manifest.findings},
-        "shortcuts": _shortcuts(every, int8, found, seed),
-        "gate": _gate(model, every, pictures, int8, seed),
-        "quantization": _quantization(model, work, every, pictures, int8, full, found),
+        "shortcuts": _shortcuts(every, int8, found, seed) | _occlusion(model, every, pictures, int8, found, seed),
+        "gate": _gate(model, every, pictures, seed),
+        "agreement": _agreement(model, work, every, pictures),
     }
 
 
@@ -46,11 +56,16 @@ def _finding(finding: Any, every: list[Film], embeddings: Floats, found: Any, se
         weights, bias = found["child.weights"], float(found["child.bias"])
         result["held_out_patients"] = _figures(finding, every, held_out, embeddings[held_out] @ weights + bias, seed)
     else:
-        for view in ("AP", "PA"):
-            inside = [k for k, row in enumerate(rows) if every[row].view == view]
-            result[f"cross_validated_{view}"] = _figures(
-                finding, every, [rows[k] for k in inside], logits[inside], seed
-            )
+        groups = {view: [every[row].view == view for row in rows] for view in ("AP", "PA")}
+        groups |= {f"sex_{sex}": [every[row].sex == sex for row in rows] for sex in ("F", "M")}
+        groups |= {
+            name: [old == ((every[row].age or 0) >= 60) for row in rows]
+            for name, old in (("under_60", False), ("from_60", True))
+        }
+        for name, belongs in groups.items():
+            inside = np.flatnonzero(belongs)
+            figures = _figures(finding, every, [rows[k] for k in inside], logits[inside], seed)
+            result[f"cross_validated_{name}"] = figures
     return result
 
 
@@ -62,6 +77,13 @@ def _figures(finding: Any, every: list[Film], rows: list[int], logits: Floats, s
     once = np.ones(len(p))
     figures["brier"] = round(statistics.brier(p, labels == 1)(once), 4)
     figures["expected_calibration_error"] = round(statistics.calibration_error(p, labels == 1)(once), 4)
+    slope, intercept = statistics.slope_and_intercept(p, labels == 1, once)
+    for name, value in (("calibration_slope", slope), ("calibration_intercept", intercept)):
+        figures[name] = round(value, 3) if np.isfinite(value) else None
+    kept, risks = statistics.selective_risk(np.abs(p - 0.5), (p >= 0.5) != (labels == 1))
+    figures["wrong_when_so_many_are_kept"] = {
+        f"{share:.0%}": round(float(np.interp(share, kept, risks)), 4) for share in (1.0, 0.9, 0.8, 0.7)
+    }
     figures["operating_points"] = {
         name: {
             level: {
@@ -120,9 +142,25 @@ def _shortcuts(every: list[Film], embeddings: Floats, found: Any, seed: int) -> 
     }
 
 
-def _gate(
-    model: Model, every: list[Film], pictures: npt.NDArray[np.uint8], embeddings: Floats, seed: int
+def _occlusion(
+    model: Model, every: list[Film], pictures: npt.NDArray[np.uint8], int8: Floats, found: Any, seed: int
 ) -> dict[str, Any]:
+    """AUROC on held-out children when everything outside the lung fields is replaced by the film's mean."""
+    rows = [i for i, film in enumerate(every) if film.domain == "child" and film.split == "val"]
+    weights, bias = found["child.weights"], float(found["child.bias"])
+    hidden = []
+    for i in rows:
+        picture = np.array(pictures[i])
+        picture[~ndimage.binary_dilation(lungs.field(picture), iterations=6)] = int(picture.mean())
+        hidden.append(float(model.infer(_tensor(picture)).embedding @ weights + bias))
+    labels, patients = np.array([every[i].label for i in rows]), [every[i].patient for i in rows]
+    return {
+        "children_held_out_as_they_are": heads.auroc(int8[rows] @ weights + bias, labels, patients, seed),
+        "children_held_out_with_all_but_the_lungs_hidden": heads.auroc(np.array(hidden), labels, patients, seed),
+    }
+
+
+def _gate(model: Model, every: list[Film], pictures: npt.NDArray[np.uint8], seed: int) -> dict[str, Any]:
     draw = np.random.default_rng(seed + 1)
     result: dict[str, Any] = {}
     for name, chosen in (
@@ -130,59 +168,76 @@ def _gate(
         ("kermany", [i for i, film in enumerate(every) if film.source == "kermany" and film.split == "val"]),
         ("hannover", [i for i, film in enumerate(every) if film.source == "hannover"]),
     ):
-        refused = sum(_doubt(model, pictures[i]) is not None for i in chosen)
-        result[f"real_films_refused_{name}"] = {
-            "refused": refused,
-            "of": len(chosen),
-            "share": round(refused / len(chosen), 4),
-        }
+        result[f"real_films_refused_{name}"] = _refused(
+            model, [pictures[i] for i in chosen], [every[i].patient for i in chosen]
+        )
     held_out = [i for i, film in enumerate(every) if film.split == "val" and film.source in ("nih", "kermany")]
     for fault in gate.FAULTS[1:]:
-        made = [gate.faulty(pictures[i], fault, draw) for i in draw.choice(held_out, 150, False)]
-        refused = sum(_doubt(model, picture) is not None for picture in made)
-        result[f"faults_refused_{fault}"] = {
-            "refused": refused,
-            "of": len(made),
-            "share": round(refused / len(made), 4),
-        }
+        rows = draw.choice(held_out, FAULTY, False)
+        made = [gate.faulty(pictures[i], fault, draw) for i in rows]
+        name = "photographed_from_a_screen" if fault == "out_of_distribution" else fault
+        result[f"faults_refused_{name}"] = _refused(model, made, [every[i].patient for i in rows])
     return result
 
 
+def _refused(model: Model, made: list[npt.NDArray[np.uint8]], patients: list[str]) -> dict[str, Any]:
+    hits = np.array([_doubt(model, picture) is not None for picture in made])
+    return _share(hits, np.ones(len(hits), bool), patients, 1) | {"refused": int(hits.sum())}
+
+
 def _doubt(model: Model, picture: npt.NDArray[np.uint8]) -> str | None:
-    gray = np.asarray(picture / np.float32(255), np.float32)
-    tensor = gray[None, None]
-    return model.doubt(gray, tensor, model.infer(tensor))
+    tensor = _tensor(picture)
+    return model.doubt(tensor[0, 0], tensor, model.infer(tensor))
 
 
-def _quantization(
-    model: Model, work: Path, every: list[Film], pictures: npt.NDArray[np.uint8], int8: Floats, full: Floats, found: Any
-) -> dict[str, Any]:
-    """How far the int8 network is from the float one under the same heads, on films the backbone was not calibrated on."""
-    from models.backends.onnx import OnnxRuntime
+def _tensor(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return np.asarray(picture[None, None] / np.float32(255), np.float32)
 
+
+def _agreement(model: Model, work: Path, every: list[Film], pictures: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """How far the reference in eight bits is from the same weights in float, and the other runtimes from it."""
+    bundle = model.bundle
+    files = {f"eight bits, {name}": (name, bundle.path / file) for name, file in bundle.manifest.runtimes.items()}
+    rows = {
+        finding.domain: [i for i, film in enumerate(every) if film.domain == finding.domain and film.split == "val"]
+        for finding in bundle.manifest.findings
+    }
+    flat = [i for some in rows.values() for i in some]
+    seen = {}
+    for name, (runtime, path) in {"float": ("onnx", work / "float.onnx"), **files}.items():
+        backend = backends.load(runtime, path, 1)
+        with click.progressbar(flat, label=f"{name:<23}") as bar:
+            seen[name] = {i: backend.run(_tensor(pictures[i])) for i in bar}
+    reference = next(iter(files))
+    compared = {f"{reference} and float": (reference, "float")} | {
+        f"{name} and {reference.rpartition(', ')[2]}": (name, reference) for name in list(files)[1:]
+    }
     result: dict[str, Any] = {}
-    for finding in model.manifest.findings:
-        rows = [i for i, film in enumerate(every) if film.domain == finding.domain and film.split == "val"]
-        weights, bias = found[f"{finding.domain}.weights"], float(found[f"{finding.domain}.bias"])
-
-        def probability(
-            embeddings: Floats, weights: Floats = weights, bias: float = bias, finding: Any = finding
-        ) -> Floats:
-            logits = finding.slope * (embeddings @ weights + bias) + finding.intercept
-            return np.asarray(1 / (1 + np.exp(-logits)))
-
-        gap = np.abs(probability(int8[rows]) - probability(full[rows]))
-        result[finding.key] = {
-            "films": len(rows),
-            "median_difference": round(float(np.median(gap)), 4),
-            "p99_difference": round(float(np.quantile(gap, 0.99)), 4),
-        }
-    reference = OnnxRuntime(work / "float.onnx", 1)
-    correlations = []
-    for i in [i for i, film in enumerate(every) if film.split == "val"][::6]:
-        tensor = (pictures[i][None, None] / np.float32(255)).astype(np.float32)
-        scores = model.infer(tensor)
-        assert isinstance(scores, Scores)
-        correlations.append(np.corrcoef(scores.maps.ravel(), reference.run(tensor)["maps"].ravel())[0, 1])
-    result["maps"] = {"films": len(correlations), "median_correlation": round(float(np.median(correlations)), 4)}
+    for title, (one, other) in compared.items():
+        for finding in bundle.manifest.findings:
+            some = rows[finding.domain]
+            p, q = (
+                platt.sigmoid(
+                    finding.slope * np.array([float(seen[name][i]["logits"][0, finding.output]) for i in some])
+                    + finding.intercept
+                )
+                for name in (one, other)
+            )
+            point = finding.operating_points[bundle.manifest.default_operating_point]
+            edges = [point.soon, point.immediate]
+            read = np.array([every[i].label is not None for i in some])
+            truth = np.array([every[i].label == 1 for i in some])[read]
+            once = np.ones(len(truth))
+            maps = [
+                np.corrcoef(*(seen[name][i]["maps"][0, finding.output].ravel() for name in (one, other)))[0, 1]
+                for i in some
+            ]
+            result[f"{finding.key}: {title}"] = {
+                "films": len(some),
+                "median_difference": round(float(np.median(np.abs(p - q))), 4),
+                "p99_difference": round(float(np.quantile(np.abs(p - q), 0.99)), 4),
+                "auroc_lost": round(statistics.auroc(q[read], truth)(once) - statistics.auroc(p[read], truth)(once), 4),
+                "equal_outcomes": round(float(np.mean(np.digitize(p, edges) == np.digitize(q, edges))), 4),
+                "median_correlation_of_maps": round(float(np.median(maps)), 4),
+            }
     return result

@@ -17,6 +17,8 @@ from PIL import Image
 from models.prepare import prepare
 
 SIZE = 224
+SHADOWS = ("pneumonia", "consolidation", "infiltration", "effusion", "edema", "atelectasis")
+"""Mined labels that make a lung whiter."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,22 @@ class Film:
     view: str
     label: int | None
     mined: int | None
-    """What was mined from a report; never used as the truth."""
+    """Whether anything was mined from its report; never used as the truth."""
+    shadow: int | None = None
+    """Whether one of `SHADOWS` was mined from its report; the same holds."""
+    sex: str = ""
+    """Empty where it is not known."""
+    age: float | None = None
 
 
 def nih(row: dict[str, str]) -> Film:
     """NIH ChestX-ray14: the radiologists' class of the RSNA challenge is the truth, normal or opacity."""
     label = {"Lung Opacity": 1, "Normal": 0}.get(row["rsna_class"])
     domain = "adult" if row["paediatric"] == "0" and float(row["age"]) >= 18 else "other"
-    return Film(
-        "nih", row["file"], row["patient_id"], row["split"], domain, row["view"], label, 1 - int(row["no_finding"])
-    )
+    shadow = int(any(row[one] == "1" for one in SHADOWS))
+    mined = 1 - int(row["no_finding"])
+    who = row["sex"], float(row["age"])
+    return Film("nih", row["file"], row["patient_id"], row["split"], domain, row["view"], label, mined, shadow, *who)
 
 
 def kermany(row: dict[str, str]) -> Film:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from models import phantom
@@ -14,7 +16,8 @@ from models.prepare import prepare
 from models.training.films import SIZE
 
 Picture = npt.NDArray[np.uint8]
-FAULTS = ("none", "wrong_polarity", "rotated", "cropped", "not_chest")
+FAULTS = ("none", "wrong_polarity", "rotated", "cropped", "not_chest", "out_of_distribution")
+"""The last is a film photographed from a screen or a light box."""
 PHANTOMS = range(100, 140)
 KNOWN_DIMENSIONS = 64
 KNOWN_REFUSED = 0.005
@@ -26,15 +29,39 @@ def faulty(picture: Picture, fault: str, draw: np.random.Generator) -> Picture:
     if fault == "wrong_polarity":
         return 255 - picture
     if fault == "rotated":
-        turned = np.rot90(picture, int(draw.integers(1, 4)))
-        return np.ascontiguousarray(turned[:, ::-1] if draw.random() < 0.3 else turned)
+        if draw.random() < 0.5:  # by a quarter or a half, as a cassette is put in
+            return np.ascontiguousarray(np.rot90(picture, int(draw.integers(1, 4))))
+        tilt = float(draw.uniform(22, 50)) * (1 if draw.random() < 0.5 else -1)
+        return _prepared(ndimage.rotate(picture, tilt, reshape=False, order=1, mode="nearest"))
     if fault == "cropped":
         height, width = int(draw.integers(80, 130)), int(draw.integers(80, 130))
         top, left = (int(draw.integers(0, SIZE - side)) for side in (height, width))
         return _prepared(picture[top : top + height, left : left + width])
     if fault == "not_chest":
         return _prepared(not_chest(draw))
+    if fault == "out_of_distribution":
+        return _prepared(photographed(picture, draw))
     return picture
+
+
+def photographed(picture: Picture, draw: np.random.Generator) -> npt.NDArray[np.float32]:
+    """The film as somebody's telephone sees it on a screen: smaller, askew, with a frame, unevenly lit, with moire and glare."""
+    y, x = (np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5) / SIZE - 0.5
+    angle, zoom = draw.uniform(-0.2, 0.2), draw.uniform(1.15, 1.6)
+    keystone = 1 + draw.uniform(-0.4, 0.4) * x + draw.uniform(-0.4, 0.4) * y
+    across = (x * np.cos(angle) - y * np.sin(angle)) * zoom * keystone + draw.uniform(-0.1, 0.1)
+    down = (x * np.sin(angle) + y * np.cos(angle)) * zoom * keystone + draw.uniform(-0.1, 0.1)
+    film = ndimage.map_coordinates(picture / np.float32(255), [(down + 0.5) * SIZE, (across + 0.5) * SIZE], order=1)
+    on_screen = (np.abs(across) < 0.5) & (np.abs(down) < 0.5)
+    bezel = (np.abs(across) < 0.5 + draw.uniform(0.01, 0.06)) & (np.abs(down) < 0.5 + draw.uniform(0.01, 0.06))
+    film = np.where(on_screen, 0.1 + 0.8 * film, np.where(bezel, draw.uniform(0, 0.2), draw.uniform(0.1, 0.9)))
+    moire = np.sin(2 * np.pi * (draw.uniform(-60, 60) * x + draw.uniform(20, 80) * y) + draw.uniform(0, 6))
+    light = 1 + draw.uniform(-0.6, 0.6) * x + draw.uniform(-0.6, 0.6) * y
+    glare = draw.uniform(0, 0.6) * np.exp(
+        -((np.hypot(x - draw.uniform(-0.4, 0.4), y - draw.uniform(-0.4, 0.4)) / 0.12) ** 2)
+    )
+    film = film * light * (1 + draw.uniform(0.02, 0.12) * moire * on_screen) + glare
+    return np.asarray(film + draw.normal(0, draw.uniform(0.005, 0.03), film.shape), np.float32)
 
 
 def not_chest(draw: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -83,9 +110,14 @@ def phantoms() -> Picture:
 
 def examples(pictures: Picture, seed: int) -> tuple[Picture, npt.NDArray[np.int64]]:
     """Each picture once as it is and once with each fault, and the number of what is wrong with it."""
+    with ProcessPoolExecutor() as pool:
+        made = list(pool.map(_each, pictures, range(seed, seed + len(pictures)), chunksize=8))
+    return np.concatenate(made), np.tile(np.arange(len(FAULTS)), len(pictures))
+
+
+def _each(picture: Picture, seed: int) -> Picture:
     draw = np.random.default_rng(seed)
-    made = [(faulty(picture, fault, draw), number) for picture in pictures for number, fault in enumerate(FAULTS)]
-    return np.stack([picture for picture, _ in made]), np.array([number for _, number in made])
+    return np.stack([faulty(picture, fault, draw) for fault in FAULTS])
 
 
 def features(embeddings: npt.NDArray[np.float32], pictures: Picture) -> npt.NDArray[np.float32]:

