@@ -221,7 +221,7 @@ class Applied(Card, frozen=True, kw_only=True, tag_field="kind", tag="applied"):
     order: Digest
     result: Key
     """One of `edge.records.Carried`."""
-    about: Word = ""
+    about: Annotated[str, Meta(pattern=r"^[a-z0-9_.]{0,64}$")] = ""
     """The setting that is the trouble."""
 
 

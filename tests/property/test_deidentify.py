@@ -95,7 +95,8 @@ def _cards(said: Header, decision: Decision, read: Read, way_out: Door) -> list[
     """What the hub is told of a film that says so, and of what a person of that name said of it."""
     arrival = Arrival(1, said.SOPInstanceUID, Sha256("5f" * 32), said.PatientID, results.NOON, Urgency.ROUTINE, False)
     name = telling.case(arrival, True, way_out)
-    told = telling.result(name, 1, arrival, said, decision, None, True, way_out)
+    seen = cards.Saliency(finding=results.PNEUMONIA.finding, columns=1, cells=b"\x7f")
+    told = telling.result(name, 1, arrival, said, decision, None, True, seen, way_out)
     decided = telling.decided(name, read, way_out)
     return [Document("card", "application/json", name, cards.canonical(card)) for card in (told, decided)]
 
