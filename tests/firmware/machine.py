@@ -55,9 +55,10 @@ class Machine:
             "-netdev", f"user,id=cable,restrict=on{forwarded}", "-device", "virtio-net-pci,netdev=cable,romfile=",
             "-object", "rng-random,filename=/dev/urandom,id=noise", "-device", "virtio-rng-pci,rng=noise",
             "-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial",
+            "-device", "qemu-xhci",  # with or without a stick, else the disk moves and the firmware no longer finds it
         ]  # fmt: skip
         if self.stick is not None:
-            command += ["-device", "qemu-xhci", "-drive", f"file={self.stick},format=raw,if=none,id=stick"]
+            command += ["-drive", f"file={self.stick},format=raw,if=none,id=stick"]
             command += ["-device", "usb-storage,drive=stick,removable=on"]
         self._read = self.serial.stat().st_size if self.serial.exists() else 0
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
