@@ -128,18 +128,17 @@ def fit_gate(work: Path) -> None:
     def features(pictures: npt.NDArray[np.uint8], label: str) -> npt.NDArray[np.float32]:
         return gate.features(export.embed(work / "eight.onnx", pictures, label), pictures)
 
-    def some(split: str, most: int) -> npt.NDArray[np.uint8]:
+    def some(split: str, most: int, label: str) -> list[npt.NDArray[np.float32]]:
         rows = [draw.choice(rows, min(most, len(rows)), False) for rows in known(every, split)]
-        return np.asarray(pictures[np.sort(np.concatenate(rows))])
+        return [features(np.asarray(pictures[np.sort(one)]), label) for one in rows]
 
     with np.load(work / "faults.npz") as found:
-        usual = [
-            features(some("train", 1200), "Embedding known films   "),
-            features(found["phantoms"], "Embedding phantoms"),
-        ]
-        held_out = features(some("val", 400), "Embedding held-out films")
+        usual = some("train", 1200, "Embedding known films   ")
+        phantoms = features(found["phantoms"], "Embedding phantoms      ")
+        held_out = some("val", 400, "Embedding held-out films")
         faults = features(found["pictures"], "Embedding faults        ")
-        gate.fit(np.concatenate(usual), held_out, faults, found["wrong"], work / "gate.npz")
+        sources = [np.concatenate(parts) for parts in zip(usual, held_out, strict=True)]
+        gate.fit(np.concatenate([*usual, phantoms]), sources, faults, found["wrong"], work / "gate.npz")
 
 
 def bundle(work: Path, out: Path) -> None:

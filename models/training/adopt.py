@@ -278,7 +278,7 @@ def _gate(
                 gate.features(_run(out / "model.onnx", chests)["embedding"], chests),
             ]
         ),
-        gate.features(embeddings[held_out], pictures[held_out]),
+        [gate.features(embeddings[held_out], pictures[held_out])],
         gate.features(_run(out / "model.onnx", made)["embedding"], made),
         wrong,
         out / "gate.npz",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -49,11 +50,15 @@ Case = tuple[Gray, bool | None]
 
 
 def synthesized() -> Iterator[Case]:
-    """Films that the model takes for abnormal, and blurred ones that it does not; nobody can say what they show."""
+    """Soft films with an opacity, which the model puts first, and dark, grainy ones without; who reads them is mostly right."""
     for number in range(FILMS):
         gray = phantom.chest(number, size=(300, 250), opacity=number % 2 == 1)
-        if number % 2 == 0:
-            gray = gray[:300, :248].reshape(75, 4, 62, 4).mean((1, 3), dtype=np.float32).repeat(4, 0).repeat(4, 1)
+        if number % 2:
+            soft = gray[:300, :249].reshape(100, 3, 83, 3).mean((1, 3), dtype=np.float32)
+            gray = soft.repeat(3, 0).repeat(3, 1) ** np.float32(0.8)
+        else:
+            grain = np.random.default_rng(number).normal(0, 0.05, gray.shape)
+            gray = np.clip(gray**2 + grain, 0, 1).astype(np.float32)
         yield gray, None
 
 
@@ -134,7 +139,8 @@ class Site:
                 decision = results.film(self.store, number + 1).decision
                 assert decision is not None
                 if abnormal is None:
-                    abnormal = bool(draw.random() < (0.95 if decision.findings[0].probability > 0.4 else 0.1))
+                    surer = 2 * (logit(decision.findings[0].probability) - 0.5)
+                    abnormal = bool(draw.random() < 1 / (1 + math.exp(-surer)))
                 table.writerow([f"{number:03}.dcm", "consolidation" if abnormal else "normal"])
         said = self.outpost("commission", "import", str(path), "--films", str(self.films), "--by", "Lindiwe")
         assert f"{len(self.cases)} readings were taken in" in said
@@ -167,8 +173,8 @@ def _bold(manifest: str) -> str:
     child = next(finding for finding in load(SHIPPED).manifest.findings if finding.domain == "child")
     at = logit(child.operating_points["balanced"].soon)
     text = re.sub(r'^version = ".*"$', 'version = "9.0.1"', manifest, flags=re.M)
-    text = text.replace(f"slope = {child.slope}", f"slope = {3 * child.slope}")
-    return text.replace(f"intercept = {child.intercept}", f"intercept = {at + 3 * (child.intercept - at)}")
+    text = text.replace(f"slope = {child.slope}", f"slope = {5 * child.slope}")
+    return text.replace(f"intercept = {child.intercept}", f"intercept = {at + 5 * (child.intercept - at)}")
 
 
 @pytest.mark.parametrize("films", [synthesized, pytest.param(real, marks=pytest.mark.needs_data)])

@@ -5,11 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-import flatbuffers
 import msgspec
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from click.testing import CliRunner
 
 from edge import config as settings
@@ -19,16 +17,17 @@ from edge.config import Config, Intake, save
 from edge.errors import Tampered
 from edge.state import installed
 from edge.state.store import open_store
-from models import backends, runtimes
-from models.bundle import load
+from models import backends, phantom, runtimes
+from models.bundle import SHIPPED, load
+from models.model import Model
 from models.runtimes import Tried
 from tests import bundles
 
 
 def two(text: str, tolerance: float = 0.5) -> str:
-    """A bundle for two runtimes that takes some difference."""
-    text = text.replace("tolerance = 0.02", f"tolerance = {tolerance}")
-    return text + '\n[runtimes]\nonnx = "model.onnx"\nopenvino = "model.onnx"\n'
+    """The shipped bundle for two of its runtimes, taking some difference."""
+    without = text.replace('litert = "model.tflite"\n', "")
+    return without.replace("tolerance = 0.02", f"tolerance = {tolerance}")
 
 
 @pytest.fixture
@@ -116,32 +115,22 @@ def test_the_settings_have_each(tmp_path: Path, name: str) -> None:
     assert settings.load(tmp_path / "outpost.toml").worker.runtime == name
 
 
-def test_litert_gives_the_named_outputs_of_a_file_of_its_kind(tmp_path: Path) -> None:
-    """No bundle has one yet: here it is a network of one step, the absolute value of its picture."""
-    step = schema.OperatorT()
-    step.inputs, step.outputs = [0], [1]
-    kind = schema.OperatorCodeT()
-    kind.builtinCode = kind.deprecatedBuiltinCode = schema.BuiltinOperator.ABS
-    graph, named = schema.SubGraphT(), schema.SignatureDefT()
-    graph.inputs, graph.outputs, graph.operators, graph.tensors = [0], [1], [step], []
-    for name in ("image", "maps"):
-        tensor, there = schema.TensorT(), schema.TensorMapT()
-        tensor.name, tensor.shape, tensor.type = name, [1, 1, 4, 4], schema.TensorType.FLOAT32
-        there.name, there.tensorIndex = name, len(graph.tensors)
-        graph.tensors.append(tensor)
-        if name == "image":
-            named.inputs = [there]
-        else:
-            named.outputs = [there]
-    named.signatureKey = "serving_default"
-    model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs, model.signatureDefs = 3, [kind], [graph], [named]
-    model.buffers = [schema.BufferT()]
-    file = flatbuffers.Builder()
-    file.Finish(model.Pack(file), b"TFL3")
-    (tmp_path / "model.tflite").write_bytes(file.Output())
-    picture = -np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
-    backend = backends.load("litert", tmp_path / "model.tflite", 1)
-    for scale in (1, 2):
-        found = backend.run(picture * np.float32(scale))
-        assert list(found) == ["maps"] and np.array_equal(found["maps"], -picture * scale)
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Model]:
+    return {name: Model(load(SHIPPED), runtime=name) for name in backends.BACKENDS}
+
+
+@pytest.mark.parametrize("name", backends.BACKENDS)
+def test_the_shipped_model_computes_on_each_what_it_shall(shipped: dict[str, Model], name: str) -> None:
+    shipped[name].self_test()
+
+
+def test_they_agree_on_films_that_no_self_test_has(shipped: dict[str, Model]) -> None:
+    """ONNX Runtime and LiteRT add the same whole numbers; OpenVINO rounds some of them the other way."""
+    for seed in range(2, 8):
+        tensor = shipped["onnx"].prepare(phantom.chest(seed, (300, 280), opacity=seed % 2 == 1))
+        found = {name: model.infer(tensor) for name, model in shipped.items()}
+        for name, most in (("litert", 0.01), ("openvino", 0.15)):
+            assert np.abs(found[name].logits - found["onnx"].logits).max() < most
+            assert np.corrcoef(found[name].maps.ravel(), found["onnx"].maps.ravel())[0, 1] > 0.95
+            assert found[name].maps.shape == found["onnx"].maps.shape and found[name].embedding.shape == (1280,)
