@@ -19,6 +19,7 @@ from edge.config import Hub as HubSettings
 from edge.config import Worker
 from edge.state.store import open_store as open_box
 from edge.words import ORDERS
+from models import bundle as bundles
 from tests import bundles as signed
 from tests.box import Box, until
 from tests.hub import PROGRAMME, SITE, Served
@@ -33,6 +34,7 @@ from web.hub.store import now, open_store
 
 pytestmark = pytest.mark.browser
 
+SHIPPED = bundles.load(bundles.SHIPPED).manifest.version
 SITES = (SITE, msgspec.structs.replace(SITE, name="south", title="South clinic"))
 
 
@@ -101,7 +103,7 @@ def test_a_model_goes_to_two_boxes_in_waves_halts_at_the_first_and_goes_on_once_
 ) -> None:
     pytest.importorskip("axe_playwright_python")
     bundle = signed.copied(
-        tmp_path / "bundle", lambda text: re.sub('version = "[^"]*"', 'version = "0.2.0"', text, count=1)
+        tmp_path / "bundle", lambda text: re.sub('version = "[^"]*"', 'version = "9.2.0"', text, count=1)
     )
     trusting = Worker(runtime="onnx", authorities=(str(signed.authority(tmp_path)),))
     with ExitStack() as stack:
@@ -136,7 +138,7 @@ def test_a_model_goes_to_two_boxes_in_waves_halts_at_the_first_and_goes_on_once_
                 page.goto(programme.url + path)
                 page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
                 assert wrong(page) == [], path
-        assert [model_of(box) for box in (north, south)] == ["0.1.0", "0.1.0"]
+        assert [model_of(box) for box in (north, south)] == [SHIPPED, SHIPPED]
 
         north.kill()
         north.config = msgspec.structs.replace(north.config, worker=trusting)
@@ -151,5 +153,5 @@ def test_a_model_goes_to_two_boxes_in_waves_halts_at_the_first_and_goes_on_once_
             assert "finished" in page.inner_text("main")
             page.goto(f"{programme.url}/fleet/north")
             told = page.inner_text("main")
-            assert "cxr-lite0 0.2.0 (shadow mode)" in told and sentence in told and "The order was carried out." in told
-        assert [model_of(box) for box in (north, south)] == ["0.2.0", "0.2.0"]
+            assert "cxr-lite0 9.2.0 (shadow mode)" in told and sentence in told and "The order was carried out." in told
+        assert [model_of(box) for box in (north, south)] == ["9.2.0", "9.2.0"]

@@ -28,6 +28,8 @@ from tests import bundles as signed
 from tests.modelhub import SITE
 from tests.property.test_link import Box
 
+SHIPPED = bundles.load(bundles.SHIPPED).manifest.version
+
 
 def version(text: str, number: str) -> str:
     """A manifest of another version."""
@@ -148,7 +150,7 @@ def test_a_model_that_is_not_what_it_should_be_never_comes_into_use(
     def packed(number: str, change: Any = lambda folder: None) -> bytes:
         return hub.packed(number, change, whole=False)
 
-    good = packed("0.2.0")
+    good = packed("9.2.0")
 
     def fails(data: bytes, word: Carried) -> None:
         hub.model(data)
@@ -157,9 +159,9 @@ def test_a_model_that_is_not_what_it_should_be_never_comes_into_use(
         assert not [*(box.folder / "models").glob("*.part")], "nothing is left lying"
 
     fails(packed("0.0.9"), Carried.OLDER)
-    fails(packed("0.3.0", lambda folder: (folder / "manifest.sig").write_bytes(bytes(64))), Carried.UNSIGNED)
-    fails(packed("0.4.0", lambda folder: (folder / "manifest.sig").unlink()), Carried.UNSIGNED)
-    fails(packed("0.5.0", lambda folder: (folder / "card.md").write_text("another")), Carried.NOT_A_BUNDLE)
+    fails(packed("9.3.0", lambda folder: (folder / "manifest.sig").write_bytes(bytes(64))), Carried.UNSIGNED)
+    fails(packed("9.4.0", lambda folder: (folder / "manifest.sig").unlink()), Carried.UNSIGNED)
+    fails(packed("9.5.0", lambda folder: (folder / "card.md").write_text("another")), Carried.NOT_A_BUNDLE)
     fails(b"no tar at all", Carried.NOT_A_BUNDLE)
     for about in (
         {"name": "../a.md"},
@@ -193,7 +195,7 @@ def test_a_model_comes_over_a_link_that_cuts_is_proven_here_and_leads_into_shado
     with transaction(box.store):
         acceptances.sign(box.store, passport.at_work(box.config, box.store)[1], "balanced", "Amina", box.now)
     box.wire.loss = 0.3
-    good = hub.packed("0.2.0")
+    good = hub.packed("9.2.0")
     hub.model(good)
     offsets = []
     while (model := ordered.wanted(box.store)) is None or model.have < len(good) // 2:
@@ -210,21 +212,21 @@ def test_a_model_comes_over_a_link_that_cuts_is_proven_here_and_leads_into_shado
     assert again is not None and again.have >= len(good) // 2, "what is here counts for the same model, ordered again"
     box.wire.loss = 0.0
     assert sorted(hub.carried()) == [("done", ""), ("overtaken", "")]
-    assert used(box) == "0.2.0"
+    assert used(box) == "9.2.0"
     states = [event.body for event in box.hub.held.events.values() if isinstance(event.body, Status)]
-    assert states[-1].model == "cxr-lite0 0.2.0" and not states[-1].accepted and states[-1].before
+    assert states[-1].model == "cxr-lite0 9.2.0" and not states[-1].accepted and states[-1].before
 
-    wrong = hub.packed("0.3.0", lambda folder: signed.replaced(folder, "golden.npz", shifted(folder / "golden.npz")))
+    wrong = hub.packed("9.3.0", lambda folder: signed.replaced(folder, "golden.npz", shifted(folder / "golden.npz")))
     hub.model(wrong)
     assert hub.last() == Carried.SELF_TEST
-    assert used(box) == "0.2.0"
+    assert used(box) == "9.2.0"
     order = hub.order(What.ROLLBACK)
     assert hub.last() == "done"
-    assert used(box) == "0.1.0" and passport.at_work(box.config, box.store)[1] == acceptances.accepted(box.store)
+    assert used(box) == SHIPPED and passport.at_work(box.config, box.store)[1] == acceptances.accepted(box.store)
     box.store.execute("UPDATE ordered SET result = NULL WHERE name = ?", (order.order,))
     while fleet.step(box.config, box.store):
         pass
-    assert used(box) == "0.1.0", "the power went before it was noted: it does not lead forward again"
+    assert used(box) == SHIPPED, "the power went before it was noted: it does not lead forward again"
 
 
 def tar(good: bytes, **about: Any) -> bytes:
@@ -281,7 +283,7 @@ def test_the_power_goes_before_something_is_noted_and_it_is_done_once(
     assert ordered.pending(box.store) and settings.ordered(box.config).hub.daily_mib == 20
     assert hub.carried() == [("done", "")]
     assert box.store.execute("SELECT COUNT(*) FROM audit WHERE event = 'ordered'").fetchone()[0] == 1
-    data = hub.packed("0.2.0", whole=False)
+    data = hub.packed("9.2.0", whole=False)
     hub.model(data)
     while (model := ordered.wanted(box.store)) is None:
         box.steps(1)

@@ -116,7 +116,11 @@ def test_a_box_says_how_it_stands_at_once_where_it_presses_and_else_hourly(tmp_p
             return [msgspec.json.decode(row["body"], type=Status) for row in rows]
 
         (first,) = told(timedelta(0))
-        assert first.model == "cxr-lite0 0.1.0" and not first.accepted and first.device_uid.startswith("2.25.")
+        assert (
+            first.model == f"cxr-lite0 {load(SHIPPED).manifest.version}"
+            and not first.accepted
+            and first.device_uid.startswith("2.25.")
+        )
         assert len(first.bundle) == 64 and first.disk_free_percent is not None and first.unsent == 0
         store.execute("INSERT INTO sync (one, epoch) VALUES (1, '') ON CONFLICT DO NOTHING")
         assert len(told(HOUR / 2)) == 1, "nothing has changed"
@@ -216,7 +220,7 @@ def test_a_model_comes_to_the_hub_whole_and_signed_or_not_at_all(tmp_path: Path)
     assert outpost("programme", "lakes").exit_code == 0
     for _ in range(2):
         told = outpost("model", str(SHIPPED))
-        assert told.exit_code == 0 and "cxr-lite0 0.1.0 (" in told.output
+        assert told.exit_code == 0 and f"cxr-lite0 {load(SHIPPED).manifest.version} (" in told.output
     copy = signed.copied(tmp_path / "unsigned")
     (copy / "manifest.sig").unlink()
     assert outpost("model", str(copy)).exit_code == Misconfigured.exit_status
