@@ -35,17 +35,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.peer, needs_bad_link]
 
 LINK = Profile(rate=512_000, delay=0.15, loss=0.05, queue=64_000, up=20, down=3)
 """Bad enough to be cut off in the middle, good enough for a test."""
-FILMS = {"routine": "044Y", "child": "004Y", "second": "044Y"}
-"""In the order in which they are sent: a phantom of that age is immediate, the others routine."""
+FILMS = {"routine": ("044Y", 29), "child": ("004Y", 23), "second": ("044Y", 27)}
+"""Age and phantom, in the order in which they are sent: the child's has an opacity and is immediate, the others are routine."""
 
 
 def send(both: Joined, port: int, folder: Path) -> tuple[dict[str, int], list[seeds.Person]]:
     """Send the films while the link is down; gives their numbers once all have an outcome, and who is on them."""
     people = []
-    for seed, (name, age) in enumerate(FILMS.items()):
+    for seed, (name, (age, number)) in enumerate(FILMS.items()):
         draw = random.Random(seed)
         people.append(seeds.person(draw, list(seeds.SCRIPTS)[seed]))
-        film = seeds.film(people[-1], phantom.chest(20 + seed, (1250, 1000)), draw)
+        film = seeds.film(people[-1], phantom.chest(number, (1250, 1000), opacity=name == "child"), draw)
         film.PatientAge = age
         path = folder / f"{name}.dcm"
         film.save_as(path, enforce_file_format=True)
