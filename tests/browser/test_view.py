@@ -328,7 +328,8 @@ def test_the_earlier_film_is_beside_it_and_moves_with_it(browser: Any, box: Any)
 def test_the_map_is_off_until_asked_for_and_fades(browser: Any, box: Any) -> None:
     with viewer(browser, box) as page:
         assert view(page, RED) == [0, 0, 0, 0]
-        page.check("[name=map]")
+        page.check("[name=map]")  # only now it is fetched
+        page.wait_for_function("() => document.querySelector('cxr-view').map.complete")
         settle(page)
         assert view(page, RED)[3] == pytest.approx(0.6 * 255, abs=2)
         page.focus("[name=opacity]")
