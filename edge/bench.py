@@ -33,9 +33,9 @@ from pydicom.uid import generate_uid
 from edge import box, config
 from edge.config import Config, Intake, Web
 from edge.errors import Misconfigured
-from edge.records import Urgency
+from edge.records import Role, Urgency
 from edge.samples import film, jpeg2000, rle
-from edge.state import arrivals, queue, results
+from edge.state import accounts, arrivals, queue, results, sessions
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from edge.worker import Worker
@@ -293,6 +293,9 @@ def running(state: Path, command: str) -> Iterator[tuple[subprocess.Popen[bytes]
         state=str(state / "box"),
         intake=Intake(port=port, disk_floor_mib=0),
         web=Web(port=box.free_port(), join_port=0),
+        worker=config.Worker(
+            runtime="onnx"
+        ),  # what every box has; another that is installed here may be faster and larger
     )
     config.save(settings, state / "outpost.toml")
     process = subprocess.Popen(
@@ -316,12 +319,18 @@ def serving(folder: Path, path: Path) -> dict[str, Any]:
             subprocess.run([dcmtk("storescu"), "-pdu", "131072", *to, *map(str, paths)], check=True)
 
         def decided() -> int:
-            trusting = ssl.create_default_context(cafile=Path(settings.state) / "trust/ca.crt")
-            with urllib.request.urlopen(f"https://127.0.0.1:{settings.web.port}/worklist", context=trusting) as answer:
+            with urllib.request.urlopen(worklist, context=trusting) as answer:  # noqa: S310  of this box
                 page = str(answer.read().decode())
             return page.count('class="row ') - page.count('class="row pending"')
 
         time.sleep(5)
+        with closing(open_store(Path(settings.state))) as store, transaction(store):
+            accounts.add(store, "bench", Role.CLINICIAN, "en", "no hash: nobody signs in with it", now())
+            session = sessions.start(store, "bench", sessions.hash_of("bench"), now())
+        worklist = urllib.request.Request(
+            f"https://127.0.0.1:{settings.web.port}/worklist", headers={"Cookie": f"signed_in={session}; tablet=bench"}
+        )
+        trusting = ssl.create_default_context(cafile=Path(settings.state) / "trust/ca.crt")
         idle = proportional(process.pid)
         waits = []
         for number, film in enumerate(films, 1):
