@@ -287,7 +287,7 @@ def size(db: Transaction, site: str, sha256: str) -> tuple[int, int] | None:
     """Size of an object that the site has announced, and how many bytes of it are here; None for any other."""
     row = db.row(
         "SELECT size, have FROM object WHERE programme = :programme AND sha256 = :sha256 AND EXISTS (SELECT 1 FROM image"
-        " WHERE programme = :programme AND sha256 = :sha256 AND site = :site)",
+        " WHERE programme = :programme AND sha256 = :sha256 AND sha256 <> '' AND site = :site)",  # or SQLite has no index
         site=site,
         sha256=sha256,
     )
