@@ -198,6 +198,16 @@ WRONG_FORMS = {
 }
 
 
+def test_what_a_newer_box_says_halts_a_roll_out_in_its_own_word(hub: Hub) -> None:
+    hub.says("north", STATUS)
+    lead = hub.client("Lena", Role.LEAD)
+    post(lead, "start", form(lead.get("/fleet/rollout").text, what="settings", **{"hub.daily_mib": "20"}))
+    carried(hub, "north", "not_in_the_rain", "hub.daily_mib")
+    for path in ("/fleet", "/fleet/rollout", "/fleet/north"):
+        page = lead.get(path)
+        assert page.status_code == 200 and "not_in_the_rain (hub.daily_mib)" in page.text, path
+
+
 def test_a_form_that_makes_no_sense_orders_nothing(hub: Hub) -> None:
     hub.says("north", STATUS)
     lead = hub.client("Lena", Role.LEAD)

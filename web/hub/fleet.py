@@ -275,14 +275,18 @@ def _state(rolling: Rollout, titles: Mapping[str, str]) -> Word:
 
 
 def _why(why: str, about: str) -> tuple[str, str]:
-    sentence, action = (_(text) for text in _TROUBLES.get(why) or words.ORDERS[Carried(why)])
+    if why in {*Carried}:
+        sentence, action = words.ORDERS[Carried(why)]
+    else:
+        sentence, action = _TROUBLES.get(why, (why, ""))  # a newer box has words of its own
+    sentence, action = _(sentence), _(action) if action else ""
     return (f"{sentence} ({about})" if about else sentence), action
 
 
 def _came(result: str | None, about: str) -> tuple[str, str]:
     if result is None:
         return _("The box has not said yet what came of it."), ""
-    return _why(result, about) if result in {*Carried} else (result, "")
+    return _why(result, about)
 
 
 def _what(one: Rollout, names: Mapping[str, str]) -> str:
