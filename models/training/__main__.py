@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models import phantom, platt
+from models import platt
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import Model, golden_films, golden_outputs
 from models.training import card, evaluate, evidence, export, films, gate, heads, network, sign, tune
@@ -234,13 +234,6 @@ def _finding(number: int, domain: str, every: list[films.Film], found: Any) -> F
 def _write(manifest: Manifest, out: Path, names: tuple[str, ...]) -> None:
     files = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
     (out / "manifest.toml").write_bytes(msgspec.toml.encode(msgspec.structs.replace(manifest, files=files)))
-
-
-def show_phantom(path: Path) -> None:
-    """Write a synthesized film as a picture, to look at."""
-    from PIL import Image
-
-    Image.fromarray((phantom.chest(3, opacity=True) * 255).astype(np.uint8)).save(path)
 
 
 STEPS = ("films", "made", "network", "heads", "gate", "bundle", "sign")

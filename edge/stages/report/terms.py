@@ -29,10 +29,6 @@ CHEST_FILM = Term("LN", "30745-4", "XR Chest Views")
 IMAGING = Term("SCT", "363679005", "Imaging procedure")
 """What PS3.16 CID 100 has for a plain film in every edition; later ones have a film of an unspecified body region too."""
 PROBABILITY = Term("DCM", "122157", "Probability")
-ALGORITHMS = Term("DCM", "111017", "CAD Processing and Findings Summary")
-WITH_FINDINGS = Term("DCM", "111242", "All algorithms succeeded; with findings")
-WITHOUT_FINDINGS = Term("DCM", "111241", "All algorithms succeeded; without findings")
-FAILED = Term("DCM", "111245", "No algorithms succeeded; without findings")
 PERCENT = Term("UCUM", "%", "%")
 PROCESSING = Term("DCM", "109102", "Processing Equipment")
 """What the software is to a result, among the purposes of PS3.16 CID 7005."""
