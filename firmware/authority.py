@@ -23,7 +23,8 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 from edge import durable
 from edge.errors import Misconfigured
 from edge.state.store import BUILT, now
-from firmware.releases import NAME, VERSION
+from firmware import chunks
+from firmware.releases import INDEX, NAME, VERSION
 
 LASTS = timedelta(days=365)
 """So long a release can be installed after it was published, or published again: boxes are reached by stick, and seldom."""
@@ -72,6 +73,11 @@ def add(mirror: Path, folder: Path, what: tuple[Path, str, str] | None, at: date
         to = mirror / "targets" / board / f"{target.hashes['sha256']}.{NAME}"
         durable.folder(to.parent)
         shutil.copy(bundle, to)
+        with bundle.open("rb") as file:
+            pieces = chunks.write(chunks.cut(file))
+        index = TargetFile.from_data(f"{board}/{INDEX}", pieces, ["sha256"])
+        targets.signed.targets[index.path] = index
+        durable.write(to.with_name(f"{index.hashes['sha256']}.{INDEX}"), pieces, 0o644)
     for one in (targets, snapshot, timestamp):
         one.signed.version += 1
         one.signed.expires = (at + LASTS).replace(microsecond=0)

@@ -6,6 +6,10 @@ has seen, and no mixture of two releases; nor can they show the same old release
 over, the box's own clock says: one that is behind lets it last longer, one that is far ahead refuses what is good, and the words
 name the clock. A box that was off for years follows the authorities one by one from the one it was made with (5.3), however many
 have ended meanwhile; only the newest has to be in force.
+
+From a mirror a box fetches only those pieces of a bundle that do not lie in the system it runs: `HASH.outpost.chunks`, which is
+released with it, names them (`chunks.py`). It is a shortcut and nothing more: what it leads to is held to the bundle's own hash,
+and where it leads nowhere the whole bundle is fetched.
 """
 
 from __future__ import annotations
@@ -13,10 +17,11 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
 
 from tuf.api.exceptions import (
     BadVersionNumberError,
@@ -27,52 +32,20 @@ from tuf.api.exceptions import (
     RepositoryError,
 )
 from tuf.api.metadata import TargetFile
-from tuf.ngclient import FetcherInterface, Updater
+from tuf.ngclient import Updater
 
 from edge import durable
-from edge.errors import Transient
+from edge.errors import Transient, Unreadable
 from edge.records import Update
+from firmware import chunks
+from firmware.chunks import Chunk
+from firmware.source import Source
 
-BLOCK = 256 * 1024
-SECONDS = 60.0
-NAME = "outpost.raucb"
+NAME, INDEX = "outpost.raucb", "outpost.chunks"
 VERSION = "outpost-version"
 """What a target says of itself beside its length and hash."""
 
 Progress = Callable[[int], None]
-
-
-class Source(FetcherInterface):  # type: ignore[misc]
-    """A mirror by its URL, or a stick by its folder; what is half here is continued."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where.rstrip("/")
-        self.remote = where.startswith(("http://", "https://"))
-
-    def opened(self, url: str, begin: int = 0) -> Iterator[bytes]:
-        """The bytes of a file from `begin` on, or from its beginning where the mirror knows no ranges: see `begins`."""
-        self.begins = begin
-        if not self.remote:
-            try:
-                with Path(url).open("rb") as file:
-                    file.seek(begin)
-                    while data := file.read(BLOCK):
-                        yield data
-            except (FileNotFoundError, NotADirectoryError):
-                raise DownloadHTTPError("not there", 404) from None
-            return
-        asked = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})  # noqa: S310  TUF decides
-        try:
-            with urllib.request.urlopen(asked, timeout=SECONDS) as answer:  # noqa: S310  as above
-                self.begins = begin if answer.status == 206 else 0
-                while data := answer.read(BLOCK):
-                    yield data
-        except urllib.error.HTTPError as error:
-            with error:
-                raise DownloadHTTPError(str(error), error.code) from None
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        return self.opened(url)
 
 
 class Releases:
@@ -86,6 +59,10 @@ class Releases:
         base = f"{self.source.where}/metadata"
         self._updater = Updater(str(self._known), base, fetcher=self.source, bootstrap=root)
         self._target: TargetFile | None = None
+
+    def close(self) -> None:
+        """End the links to a mirror."""
+        self.source.close()
 
     def newest(self, board: str) -> str | Update:
         """The version that is released for a board; or why nothing can be taken from here. Raises `Transient`."""
@@ -110,50 +87,131 @@ class Releases:
         assert self._target is not None
         return int(self._target.length)
 
-    def fetch(self, progress: Progress) -> Path | Update:
-        """The bundle, whole and as it was released; one that was half here is continued. Raises `Transient`."""
+    def fetch(self, own: Path, progress: Progress) -> Path | Update:
+        """The bundle, whole and as it was released; one that was half here is continued. Raises `Transient`.
+
+        `own` is the slot that runs: what lies there is not fetched from a mirror.
+        """
         target = self._target
         assert target is not None
-        ((_, digest),) = target.hashes.items()
-        folder, _, name = target.path.rpartition("/")
-        part = self.folder / f"{digest[:16]}.part"
-        for old in set(self.folder.glob("*.part")) - {part}:
+        index = self._updater.get_targetinfo(f"{target.path.removesuffix(NAME)}{INDEX}")
+        part, whole = self._part(target), self._part(target, ".whole")
+        kept = {part, whole} if index is None else {part, whole, self._part(index)}
+        for old in set(self.folder.glob("*.part")) - kept:
             old.unlink()
-        if target.length > (have := part.stat().st_size if part.exists() else 0):
-            free = shutil.disk_usage(self.folder).free
-            if free < target.length - have:
-                raise Transient(
-                    f"the box's disk has no room for the update ({target.length / 1e6:.0f} MB). Nothing was changed."
-                )
-            self._continue(f"{self._targets}/{folder}/{digest}.{name}", part, have, int(target.length), progress)
-        try:
-            with part.open("rb") as file:
-                target.verify_length_and_hashes(file)
-        except LengthOrHashMismatchError:
-            part.unlink()
-            return Update.FORGED
-        return part
+        path = whole if whole.exists() else part
+        if shutil.disk_usage(self.folder).free < target.length - _size(path):
+            raise Transient(
+                f"the box's disk has no room for the update ({target.length / 1e6:.0f} MB). Nothing was changed."
+            )
+        progress(_size(path))
+        with self._reached():
+            if self.source.remote and index is not None and path == part and _size(part) < target.length:
+                self._gather(target, self._pieces(index, int(target.length)), own, progress)
+                if _size(part) == target.length and not _is(target, part):  # the index lies: from here on without it
+                    os.truncate(part, 0)
+                    path = part.rename(whole)
+            self._continue(target, path, progress)
+            if self.source.remote and _size(path) < target.length:
+                raise ConnectionError("it ended too early")
+        for done in kept - {path}:
+            done.unlink(missing_ok=True)
+        if _is(target, path):
+            return path
+        path.unlink()
+        return Update.FORGED
 
-    def _continue(self, url: str, part: Path, have: int, size: int, progress: Progress) -> None:
-        progress(have)
+    def _part(self, target: TargetFile, how: str = "") -> Path:
+        """A file as far as it has come."""
+        return self.folder / f"{_digest(target)[:16]}{how}.part"
+
+    def _url(self, target: TargetFile) -> str:
+        folder, _, name = target.path.rpartition("/")
+        return f"{self._targets}/{folder}/{_digest(target)}.{name}"
+
+    def _pieces(self, index: TargetFile, size: int) -> list[Chunk]:
+        """The pieces of the bundle; none where nobody says them, or wrongly. Raises `Transient`."""
+        path = self._part(index)
+        with suppress(DownloadHTTPError, Unreadable):
+            self._continue(index, path, lambda _: None)
+            if _is(index, path):
+                return chunks.read(path.read_bytes(), size)
+        path.unlink(missing_ok=True)
+        return []
+
+    def _gather(self, target: TargetFile, pieces: list[Chunk], own: Path, progress: Progress) -> None:
+        """Continue the bundle with what the box runs and what is missing there, as far as that goes. Raises `Transient`."""
+        there = chunks.find(own, pieces)
+        if not there:
+            return
+        with (
+            suppress(DownloadHTTPError),
+            self._part(target).open("ab") as file,
+        ):  # to a range; it may still give the whole
+            for here, run in groupby(pieces, lambda one: one.digest in there):
+                for one in run if here else (chunks.joined(run),):
+                    have, end = file.tell(), one.start + one.length
+                    if have >= end:
+                        continue
+                    if here and (data := chunks.take(own, there[one.digest], one)):
+                        file.write(data[have - one.start :])
+                        progress(end - have)
+                    elif not self._range(self._url(target), end, file, progress):
+                        return
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _range(self, url: str, end: int, file: BinaryIO, progress: Progress) -> bool:
+        """Fetch what follows in a file up to `end`; False where the mirror knows no ranges."""
+        begin = file.tell()
+        for data in self.source.opened(url, begin, end):
+            if self.source.begins != begin:
+                return False
+            progress(file.write(data[: end - file.tell()]))
+            if file.tell() == end:
+                return True
+        raise ConnectionError("it ended too early")
+
+    def _continue(self, target: TargetFile, part: Path, progress: Progress) -> None:
+        """Fetch what is missing of a file, from where it stops."""
+        have, size = _size(part), int(target.length)
+        with part.open("ab") as file:
+            for data in self.source.opened(self._url(target), have) if have < size else ():
+                if self.source.begins != have:
+                    file.truncate(0)
+                    have = self.source.begins
+                if file.tell() + len(data) > size:
+                    break  # what is longer is something else: its hash says so
+                progress(file.write(data))
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
         try:
-            with part.open("ab") as file:
-                first = True
-                for data in self.source.opened(url, have):
-                    if first and self.source.begins != have:
-                        file.truncate(0)
-                    first = False
-                    if file.tell() + len(data) > size:
-                        break  # what is longer is something else: its hash says so
-                    file.write(data)
-                    progress(len(data))
-                file.flush()
-                os.fsync(file.fileno())
+            yield
         except (DownloadError, OSError, http.client.HTTPException) as error:
             raise self._away(error) from None
-        if part.stat().st_size < size and self.source.remote:
-            raise self._away(ConnectionError("it ended too early"))
 
     def _away(self, error: Exception) -> Transient:
         what = "the mirror cannot be reached" if self.source.remote else "the stick failed, or has no update on it"
         return Transient(f"{what} ({error}). Start the same again: what is here already stays.")
+
+
+def _digest(target: TargetFile) -> str:
+    ((_, digest),) = target.hashes.items()
+    return str(digest)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _is(target: TargetFile, path: Path) -> bool:
+    """Whether a file is what was released."""
+    try:
+        with path.open("rb") as file:
+            target.verify_length_and_hashes(file)
+    except LengthOrHashMismatchError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
@@ -26,6 +27,9 @@ from edge.records import Update
 from edge.state import notices, updates
 from edge.state.store import alone, now, open_store, transaction
 from firmware import blockmap, bundle, card, slots
+
+if TYPE_CHECKING:
+    from firmware.releases import Releases
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 VARIABLES = Path("/efi/EFI/outpost/grubenv")
@@ -54,6 +58,7 @@ class Box:
     """The slots of this box, and what it believes."""
 
     run: str
+    own: Path
     other: Path
     variables: Path
     trust: Path
@@ -117,7 +122,8 @@ def install(ctx: click.Context, source: str, variables: Path, command_line: Path
             return
         source = config.update.mirror
     run = slots.running(command_line.read_text())
-    box = Box(run, devices / f"outpost-{slots.other(run).lower()}", variables, trust, state)
+    own, other = (devices / f"outpost-{one.lower()}" for one in (run, slots.other(run)))
+    box = Box(run, own, other, variables, trust, state)
     durable.folder(state / updates.FOLDER)
     try:
         with alone(state / updates.FOLDER):  # a stick and the mirror at once
@@ -149,8 +155,14 @@ def _install(box: Box, source: str) -> tuple[Update | None, str]:
     """What comes of a source, and for which version; None where it has what runs."""
     from firmware.releases import Releases  # TUF is heavy, and a box that only says how it is needs none
 
-    mine, folder = box.release, box.state / updates.FOLDER
-    found = Releases(source, folder, (box.trust / "root.json").read_bytes())
+    folder, root = box.state / updates.FOLDER, (box.trust / "root.json").read_bytes()
+    with closing(Releases(source, folder, root)) as found:
+        return _system(box, found)
+
+
+def _system(box: Box, found: Releases) -> tuple[Update | None, str]:
+    """What comes of a system that is released."""
+    mine = box.release
     version = found.newest(mine.board)
     if isinstance(version, Update):
         return version, ""
@@ -167,7 +179,7 @@ def _install(box: Box, source: str) -> tuple[Update | None, str]:
         return Update.READY, version
     updates.write(box.state, msgspec.structs.replace(record, state=Update.BEGUN, version=version, at=now()))
     with _bar("Fetching", found.size) as progress:
-        path = found.fetch(progress)
+        path = found.fetch(box.own, progress)
     if isinstance(path, Update):
         return path, version
     with bundle.unpacked(path, box.trust / "keyring.pem") as content:

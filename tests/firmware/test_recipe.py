@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from firmware import authority, bom, image
+from firmware import authority, bom, chunks, image
 from tests.conftest import peer
 from tests.firmware.leaks import leak
 
@@ -105,6 +106,26 @@ def test_the_same_inputs_make_the_same_slot(debian: Path, tmp_path: Path) -> Non
     owners = {line.split()[1] for line in listed.splitlines() if line[:1] in "-dl"}
     assert owners == {"0/0"}
     assert not re.search(r" 20(2[7-9]|[3-9]\d)-", listed), "nothing is younger than the image says it is"
+
+
+def test_little_changes_in_a_slot_where_little_has_changed(tmp_path: Path) -> None:
+    for program, package in (("mksquashfs", "squashfs-tools"), ("veritysetup", "cryptsetup-bin")):
+        peer(program, package)
+    noise, cut = random.Random(3), []
+    files = {f"usr/lib/{number:02}": noise.randbytes(50_000) for number in range(40)}
+    for version in ("before", "after"):
+        (tmp_path / version).mkdir()
+        if version == "after":
+            files["usr/lib/03"] += b"a line more"
+        with tarfile.open(tmp_path / "debian.tar", "w") as tar:
+            for name, data in files.items():
+                member = tarfile.TarInfo(f"./{name}")
+                member.size, member.mtime = len(data), image.EPOCH
+                tar.addfile(member, io.BytesIO(data))
+        with image.slot(tmp_path / "debian.tar", (), tmp_path / version).path.open("rb") as file:
+            cut.append(list(chunks.cut(file)))
+    known = {one.digest for one in cut[0]}
+    assert sum(one.length for one in cut[1] if one.digest not in known) < 200_000
 
 
 def test_nothing_secret_is_in_what_is_laid_over_debian(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +24,8 @@ from edge.config import Config
 from edge.records import Update
 from edge.state import updates
 from edge.state.store import now
-from firmware import authority, bundle, card, slots
+from firmware import authority, bundle, card, chunks, slots
+from firmware.chunks import Chunk
 from tests.conftest import peer
 
 BOARD, MIB = "generic-x86-64", 2**20
@@ -85,7 +86,7 @@ class Box:
 
     def __init__(self, folder: Path, maker: Maker) -> None:
         self.grubenv, self.line, self.file = folder / "grubenv", folder / "cmdline", folder / "outpost.toml"
-        self.trust, self.slot = folder / "trust", folder / "outpost-b"
+        self.trust, self.slot, self.own = folder / "trust", folder / "outpost-b", folder / "outpost-a"
         self.config = Config(state=str(folder / "state"))
         settings.save(self.config, self.file)
         shutil.copytree(maker.folder / "release/trust", self.trust)
@@ -244,38 +245,44 @@ def test_a_box_that_was_off_for_years_follows_the_keys_and_believes_no_lost_one(
     box.refuses(thief.mirror, Update.FORGED)
 
 
-class Slow(SimpleHTTPRequestHandler):
-    """A mirror that knows ranges, and a link that is cut after 700 kB."""
+class Mirror(SimpleHTTPRequestHandler):
+    """A mirror on a link that is cut after so many bytes of an answer."""
 
-    ranges: list[str]
-    cut = 700_000
+    protocol_version = "HTTP/1.1"
+    asked: list[str]
+    sent: list[int]
+    cut: int
+    ranges = True
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
         if not path.is_file():
             self.send_error(404)
             return
-        data, asked = path.read_bytes(), self.headers.get("Range", "")
-        begin = int(asked.removeprefix("bytes=").rstrip("-") or 0) if asked else 0
-        self.ranges.append(asked)
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(len(data) - begin))
+        data, wanted = path.read_bytes(), self.headers.get("Range", "") if self.ranges else ""
+        begin, _, last = wanted.removeprefix("bytes=").partition("-")
+        data = data[int(begin or 0) : int(last) + 1 if last else None]
+        self.asked.append(wanted)
+        self.sent.append(min(len(data), self.cut) if path.suffix != ".json" else 0)
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data[begin : begin + self.cut])
-        self.close_connection = True
+        self.wfile.write(data[: self.cut])
+        self.close_connection = len(data) > self.cut
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    handler = type("Mirror", (Slow,), {"ranges": []})
+def serving(folder: Path, cut: int = 2**30, *, ranges: bool = True) -> Iterator[tuple[str, type[Mirror]]]:
+    handler = type("Mirror", (Mirror,), {"asked": [], "sent": [], "cut": cut, "ranges": ranges})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    server.daemon_threads = True  # one waits on a link that is kept
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/", handler.ranges  # type: ignore[attr-defined]
+        yield f"http://127.0.0.1:{server.server_port}/", handler
     finally:
         server.shutdown()
         thread.join()
@@ -285,7 +292,7 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
 def test_over_a_link_that_is_cut_it_goes_on_where_it_was(box: Box, maker: Maker) -> None:
     assert "the settings name no mirror" in box.install("").output
     maker.release("0.2.0")
-    with serving(maker.mirror) as (url, ranges):
+    with serving(maker.mirror, 700_000) as (url, mirror):
         around = [now() + timedelta(hours=one) for one in (-1, 1)]
         for hours in (f"{around[0]:%H:%M}-{around[1]:%H:%M}", ""):
             told = settings.Config(
@@ -298,8 +305,61 @@ def test_over_a_link_that_is_cut_it_goes_on_where_it_was(box: Box, maker: Maker)
         while results[-1].exit_code == 75 and len(results) < 6:
             results.append(box.install(url))
     assert [one.exit_code for one in results] == [75, 75, 75, 0], results[-1].output
-    assert [one for one in ranges if one] == ["bytes=700000-", "bytes=1400000-", "bytes=2100000-"]
+    assert [one for one in mirror.asked if one] == ["bytes=700000-", "bytes=1400000-", "bytes=2100000-"]
     assert box.holds(maker, "0.2.0")
+
+
+@pytest.fixture
+def near(box: Box, maker: Maker) -> Box:
+    """A box that runs a system of which the release differs in two places, one of them a single byte, and by what is put in."""
+    maker.release("0.2.0")
+    system = bytearray(maker.system("0.2.0"))
+    system[MIB] ^= 1
+    system[300_000:320_000] = b""
+    box.own.write_bytes(bytes(system).ljust(4 * MIB, b"\xff"))
+    return box
+
+
+def test_over_a_link_only_what_the_box_has_not_got_is_fetched_cut_wherever_it_is(near: Box, maker: Maker) -> None:
+    with serving(maker.mirror, 20_000) as (url, mirror):
+        results = [near.install(url)]
+        while results[-1].exit_code == 75 and len(results) < 20:
+            results.append(near.install(url))
+    assert results[-1].exit_code == 0, results[-1].output
+    assert near.holds(maker, "0.2.0")
+    assert len(results) > 2
+    assert 20_000 < sum(mirror.sent) < 250_000, "the index, two places, and what holds the bundle together"
+    assert not list((Path(near.config.state) / "updates").glob("*.part*"))
+
+
+def test_a_mirror_without_ranges_gives_the_whole_and_so_does_one_without_an_index(near: Box, maker: Maker) -> None:
+    with serving(maker.mirror, ranges=False) as (url, mirror):
+        assert near.install(url).exit_code == 0
+    assert near.holds(maker, "0.2.0")
+    assert max(mirror.sent) > 2 * MIB
+    maker.release("0.3.0")
+    for index in maker.mirror.rglob("*.outpost.chunks"):
+        index.write_bytes(b"something else")
+    with serving(maker.mirror) as (url, mirror):
+        assert near.install(url).exit_code == 0
+    assert near.holds(maker, "0.3.0")
+
+
+def test_an_index_that_lies_costs_time_and_nothing_else(
+    near: Box, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lies(pieces: Iterable[Chunk]) -> bytes:
+        told = list(pieces)
+        told[9], told[20] = told[20], told[9]
+        return write(told)
+
+    write = chunks.write
+    monkeypatch.setattr(chunks, "write", lies)
+    maker.release("0.2.0")
+    with serving(maker.mirror, 1_500_000) as (url, mirror):
+        assert [near.install(url).exit_code for _ in range(2)] == [75, 0]
+    assert near.holds(maker, "0.2.0")
+    assert sum(mirror.sent) < 1.2 * maker.bundle("0.2.0").stat().st_size, "cut after that it goes on without the index"
 
 
 def test_a_power_cut_while_the_slot_is_written_leaves_the_slot_that_runs(
