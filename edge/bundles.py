@@ -19,7 +19,7 @@ from models import runtimes
 from models.bundle import SHIPPED, Bundle, Mismatch, load
 
 if TYPE_CHECKING:
-    from edge.evaluation import Case, Judged
+    from edge.evaluation import Judged
 
 FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
@@ -129,14 +129,16 @@ def _loaded(folder: Path) -> Bundle:
 @click.option("--data", type=FOLDER, required=True, help="Folder of films with a CSV: file, findings, patient, age …")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for evaluation.html and .json.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--scheduler", default="", help="A Dask scheduler (tcp://host:8786) whose workers take the films.")
 @click.pass_context
-def evaluate(ctx: click.Context, bundle: Path, data: Path, out: Path | None, as_json: bool) -> None:
+def evaluate(ctx: click.Context, bundle: Path, data: Path, out: Path | None, as_json: bool, scheduler: str) -> None:
     """Measure a bundle on films that somebody has read.
 
     The CSV has the columns file and one for each finding by its key (1, 0, or nothing where nobody has read it), and if you
-    like patient, age (in years), sex, view and source. Films are DICOM, JPEG or PNG.
+    like patient, age (in years), sex, view and source. Films are DICOM, JPEG or PNG. For an archive that outgrows one machine
+    --scheduler names a Dask cluster of your own; its workers have the same Outpost, and bundle and films at the same paths.
     """
-    from edge import evaluation, evaluation_page
+    from edge import cluster, evaluation, evaluation_page
     from edge.reader import Reader
 
     loaded = _loaded(bundle)
@@ -147,15 +149,22 @@ def evaluate(ctx: click.Context, bundle: Path, data: Path, out: Path | None, as_
         raise Unreadable(_list("nothing was evaluated", wrong))
     if unused:
         click.echo(f"not looked at: {', '.join(unused)}", err=True)
-    reader = Reader(loaded, loaded.manifest.default_operating_point, config_of(ctx).worker.threads)
+    threads = config_of(ctx).worker.threads
 
-    def name(case: Case | None) -> str:
-        return "" if case is None else case.file[-32:]
+    def here() -> Iterator[tuple[int, Judged]]:
+        reader = Reader(loaded, loaded.manifest.default_operating_point, threads)
+        return ((number, evaluation.judge(data, case, reader)) for number, case in enumerate(cases))
 
-    judged: list[Judged] = []
-    with click.progressbar(cases, label="Films", file=sys.stderr, item_show_func=name) as bar:
-        judged += [evaluation.judge(data, case, reader) for case in bar]
-    told = evaluation.figures(judged, loaded.manifest)
+    def tell(said: str) -> None:
+        click.echo(said, err=True)
+
+    def name(one: tuple[int, Judged] | None) -> str:
+        return "" if one is None else one[1].case.file[-32:]
+
+    films = cluster.judge(scheduler, data, loaded, threads, cases, tell) if scheduler else here()
+    with click.progressbar(films, len(cases), "Films", file=sys.stderr, item_show_func=name) as bar:
+        judged = dict(bar)
+    told = evaluation.figures([judged[number] for number in range(len(cases))], loaded.manifest)
     if told["unreadable"]:
         lines = [f"line {one['line']}: {one['file']}: {one['why']}" for one in told["unreadable"]]
         click.echo(_list("could not be read, and count as could not assess", lines), err=True)

@@ -279,10 +279,15 @@ def _curves(films: Sequence[Judged], finding: Finding, manifest: Manifest, draws
     kept, risk = statistics.selective_risk(confidence, (p >= threshold) != truth)
     false, true = statistics.roc(p, truth)
 
+    lines: dict[bytes, tuple[float, float]] = {}
+
+    def line(counts: Floats) -> tuple[float, float]:  # its two ends are estimated from the same draws
+        if (key := counts.tobytes()) not in lines:
+            lines[key] = statistics.slope_and_intercept(p, truth, counts)
+        return lines[key]
+
     def of(part: int) -> Estimate:
-        return statistics.estimate(
-            lambda counts: statistics.slope_and_intercept(p, truth, counts)[part], patients, SEED, draws
-        )
+        return statistics.estimate(lambda counts: line(counts)[part], patients, SEED, draws)
 
     return {
         "calibration": {

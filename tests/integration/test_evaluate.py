@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +17,15 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from edge import evaluation
+from edge import cluster, evaluation
 from edge.cli import main
+from edge.errors import Transient
 from edge.reader import Reader
 from edge.samples import film
 from models import phantom
 from models.bundle import SHIPPED, load
+from tests.box import ROOT
+from tests.conftest import CI
 
 HEAD = "file,lung_opacity,pneumonia,patient,age,sex,view,source"
 
@@ -74,7 +83,85 @@ def test_figures_for_people_and_for_machines(tmp_path: Path) -> None:
              for part in [part.split("</svg>")[0]]]  # fmt: skip
     assert len(plots) == 6
     assert "http" not in page and "<script" not in page
-    assert evaluate(data, "--json").stdout == done.stdout
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A Dask scheduler on the loopback and two workers of one thread, each a process of its own."""
+    if find_spec("distributed") is None:
+        pytest.fail("needs distributed") if CI else pytest.skip("needs distributed")
+    (tmp_path / "dask").mkdir()
+    told = tmp_path / "scheduler.json"
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(kind: str, *more: str) -> None:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host", "127.0.0.1", "--no-dashboard", *more]
+        with (tmp_path / f"{len(started)}.log").open("wb") as log:
+            where = {"cwd": tmp_path / "dask", "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, **where))  # type: ignore[call-overload]
+
+    try:
+        start("scheduler", "--port", "0", "--scheduler-file", str(told))
+        for _ in range(2):
+            start("worker", "--scheduler-file", str(told), "--no-nanny", "--nthreads", "1")
+        while not told.exists():
+            assert started[0].poll() is None, (tmp_path / "0.log").read_text()
+            time.sleep(0.05)
+        address = json.loads(told.read_text())["address"]
+        from distributed import Client
+
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2)
+        yield address, started[1:]
+    finally:
+        for process in reversed(started):
+            process.kill()
+            process.wait()
+
+
+def test_a_cluster_gives_the_same_bytes_and_says_what_is_wrong_with_it(
+    tmp_path: Path, workers: tuple[str, list[subprocess.Popen[bytes]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, (first, second) = workers
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 120.0)
+    data = films(tmp_path / "films")
+    rows = [line.split(",") for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines()]
+    few = "\n".join(f"{row[0]},{row[1]},{row[4]}" for row in rows)  # groups and another finding would only take longer
+    (data / "labels.csv").write_text(few + "\n", encoding="utf-8")
+    alone, together = evaluate(data, "--json"), evaluate(data, "--json", "--scheduler", address)
+    assert together.exit_code == 0, together.output
+    assert together.stdout == alone.stdout
+
+    here = cluster.versions()
+    with monkeypatch.context() as other:
+        other.setattr(cluster, "versions", lambda: (*here[:-1], "pydicom 1.0"))
+        done = evaluate(data, "--scheduler", address)
+    assert done.exit_code == 78 and done.stderr.count("it has pydicom ") == 2, done.stderr
+
+    monkeypatch.setattr(cluster, "AT_ONCE", 3)
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.5)
+    cases, _, _ = evaluation.parse(data / "labels.csv", ["lung_opacity"])
+    said: list[str] = []
+
+    judged = cluster.judge(address, data, load(SHIPPED), 1, cases, said.append)
+    found = [next(judged)]
+    first.kill()
+    first.wait()
+    found += judged
+    assert sorted(number for number, _ in found) == list(range(len(cases)))
+    assert len(said) == 1 and "was lost" in said[0]
+
+    judged = cluster.judge(address, data, load(SHIPPED), 1, cases, said.append)
+    next(judged)
+    second.kill()
+    second.wait()
+    with pytest.raises(Transient, match="no worker is left"):
+        list(judged)
+    done = evaluate(data, "--scheduler", address)
+    assert done.exit_code == 78 and "has no worker" in done.stderr
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.5)
+    done = evaluate(data, "--scheduler", "tcp://127.0.0.1:1")
+    assert done.exit_code == 78 and "no Dask scheduler answers" in done.stderr
 
 
 def test_a_picture_is_judged_as_its_dicom_twin(tmp_path: Path) -> None:
