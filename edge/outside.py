@@ -49,7 +49,7 @@ STATUS = timedelta(hours=1)
 
 def door(state: Path, manifest: Manifest, device_uids: frozenset[str]) -> Door:
     """The door of the box with that state and model; `device_uids` are those under which the model speaks."""
-    known = {(term.scheme, term.code): term.meaning for term in _terms(manifest)}
+    known = concepts(manifest)
     sentences = (*words.OUTCOMES.values(), *(text for pair in words.REASONS.values() for text in pair))
     model = (manifest.id, manifest.version, f"{manifest.id} {manifest.version}")
     points = {point for finding in manifest.findings for point in finding.operating_points}
@@ -69,6 +69,11 @@ def door(state: Path, manifest: Manifest, device_uids: frozenset[str]) -> Door:
         terms=known,
         uids=device_uids | {terms.OUTPOST_UID},
     )
+
+
+def concepts(manifest: Manifest) -> dict[tuple[str, str], str]:
+    """The meaning of every concept that a box with that model may name, by scheme and code."""
+    return {(term.scheme, term.code): term.meaning for term in _terms(manifest)}
 
 
 def _terms(manifest: Manifest) -> Iterator[terms.Term]:

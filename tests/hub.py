@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flask import Flask
 
 from edge import cards
-from edge.records import Outcome, ReadKind, Urgency
+from edge.records import Document, Outcome, ReadKind, Urgency
+from edge.sinks.dicomweb import multipart
 from edge.stages import parcel
 from edge.stages.parcel import Keys, Opened, Public
 from tests.box import PATIENCE, ROOT, free_port, until
@@ -274,24 +275,35 @@ class Archive:
         """An answer."""
         return self.app.test_client().get(path, headers={"Authorization": f"Bearer {self.token}"} | headers)
 
+    def stow(self, *files: bytes, study: str = "", **headers: str) -> Any:
+        """The answer to these objects."""
+        body, kind = multipart([Document("sent", "application/dicom", "", one) for one in files])
+        given = {"Authorization": f"Bearer {self.token}", "Content-Type": kind, "Accept": "application/dicom+json"}
+        path = f"/dicom-web/studies/{study}".rstrip("/")
+        return self.app.test_client().post(path, data=body, headers=given | headers)
+
     def everything(self) -> Iterator[Any]:
         """Every answer on every path that an archive may ask, for every study, series and instance that is named in one."""
-        kinds = {"ImagingStudy", "DiagnosticReport", "Observation", "Device"}
-        known: dict[str, set[str]] = {"study": set(), "series": set(), "instance": set(), "kind": kinds, "name": set()}
+        known: list[dict[str, str]] = [
+            {"kind": one} for one in ("ImagingStudy", "DiagnosticReport", "Observation", "Device")
+        ]
         tags = {"0020000D": "study", "0020000E": "series", "00080018": "instance"}
         rules = [one for one in self.app.url_map.iter_rules() if one.rule.startswith(("/dicom-web/", "/fhir/"))]
         for rule in sorted(rules, key=lambda one: (len(one.arguments), one.endpoint)):
-            path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
-            named = [sorted(known[one]) if one in known else ["1"] for one in sorted(rule.arguments)]
-            for values in itertools.product(*named):
-                answer = self.get(path.format(**dict(zip(sorted(rule.arguments), values, strict=True))))
+            if "GET" not in (rule.methods or ()):
+                continue
+            path, names = re.sub(r"<(\w+)>", r"{\1}", rule.rule), sorted(rule.arguments - {"frame"})
+            asked = {tuple(one[name] for name in names) for one in known if one.keys() >= {*names}}
+            for values in sorted(asked):
+                answer = self.get(path.format(frame="1", **dict(zip(names, values, strict=True))))
                 assert answer.status_code in (200, 206, 404, 503), (path, answer.data)
                 yield answer
                 if rule.rule == "/fhir/<kind>":
-                    known["name"] |= {entry["resource"]["id"] for entry in answer.json.get("entry", ())}
+                    known += [
+                        {"kind": values[0], "name": one["resource"]["id"]} for one in answer.json.get("entry", ())
+                    ]
                 for one in answer.json if isinstance(answer.json, list) else ():
-                    for tag, kind in tags.items():
-                        known[kind] |= {*one.get(tag, {}).get("Value", ())}
+                    known.append({kind: one[tag]["Value"][0] for tag, kind in tags.items() if tag in one})
 
 
 class Served:

@@ -93,7 +93,12 @@ def person(draw: random.Random, script: str) -> Person:
 def film(who: Person, gray: Gray, draw: random.Random) -> FileDataset:
     """A film with that person in public, private and nested places; the pixels are as given."""
     name = f"{who.family}^{who.given}"
-    ds = samples.film(gray, name, "", draw.choice("MF"), view=draw.choice(["PA", "AP"]))
+    return plant(samples.film(gray, name, "", draw.choice("MF"), view=draw.choice(["PA", "AP"])), who, draw)
+
+
+def plant(ds: FileDataset, who: Person, draw: random.Random) -> FileDataset:
+    """Put that person wherever an object has room for text."""
+    name = f"{who.family}^{who.given}"
     texts = [name, f"{who.given} {who.family}", who.number, who.telephone, who.address, f"{who.born:%d.%m.%Y}"]
     for tag in draw.sample(_PLACES, 60):
         _put(ds, tag, draw.choice(texts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ import schemathesis
 from flask import Flask
 from hypothesis import given
 from hypothesis import settings as how
+from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
@@ -23,16 +25,19 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 from edge import cards
 from edge.records import Outcome
 from edge.stages import codestream
+from tests import returned, seeds
 from tests.hub import PROGRAMME, Archive, Courier, code, result, settings
 from tests.integration.test_hub_sync import within
 from tests.postgresql import postgresql
 from web.hub import app as application
-from web.hub import tasks, zoo
+from web.hub import archives, sites, tasks, zoo
 from web.hub.config import Database
 from web.hub.here import NAME, Hub
 from web.hub.openapi import description
 from web.hub.records import Finding, Reader
 from web.hub.store import now
+
+schemathesis.serializer.alias("multipart/related", "application/octet-stream")  # as it comes
 
 PIXELS = np.random.default_rng(3).integers(0, 2**16, (70, 60), dtype=np.uint16)
 STREAM = codestream.encode(PIXELS)
@@ -157,6 +162,23 @@ def test_a_text_that_no_database_takes_is_refused(api: Api) -> None:
     form = {"name": "Dr\0", "secret": "x", "code": "1"}
     assert client.post("/sign-in", data=form, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 400
     assert client.get("/openapi.json?a=%00").status_code == 400
+
+
+def test_what_an_archive_sends_is_kept_once_for_its_programme_alone(api: Api) -> None:
+    study = api.archive.get(f"/dicom-web/studies?StudyInstanceUID={api.known['study']}").json[0]
+    film_ = Dataset.from_json(api.archive.get(f"{WADO.format(**api.known)}/metadata").json[0])
+    who = seeds.person(random.Random(3), "Cyrillic")
+    first, other = returned.key_objects(film_, who), returned.key_objects(film_, who)
+    other.ContentSequence[0].TextValue = other.ContentTime = "111111"
+    assert [api.archive.stow(returned.file(one)).status_code for one in (first, first, other)] == [202, 202, 409]
+    number = value(study, "NumberOfStudyRelatedInstances") + 1
+    assert len(api.archive.get(f"/dicom-web/studies/{api.known['study']}/instances").json) == number
+    with api.hub.store.transaction() as db:
+        sites.add_programme(db, "hills", "")
+        api_of = {"Authorization": f"Bearer {archives.add(db, 'theirs', 'hills')}"}
+    assert api.archive.stow(returned.file(first), **api_of).status_code == 409
+    assert api.archive.get("/dicom-web/studies", **api_of).json == []
+    assert api.archive.get(WADO.format(**api.known), **api_of).status_code == 404
 
 
 def test_nobody_asks_without_saying_who(api: Api) -> None:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pydicom import Dataset
 
 from edge import config as settings
 from edge import fleet, outside, samples, stick
@@ -38,7 +39,7 @@ from models import bundle as bundles
 from models import phantom
 from tests import bundles as signed
 from tests import hub as hubs
-from tests import seeds
+from tests import returned, seeds
 from tests.box import PATIENCE, until
 from web.hub import answers, app, films, keys, ledger, rollouts, serve, sites
 from web.hub import config as hub_config
@@ -167,12 +168,17 @@ def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, f
         with fresh.hub.store.reading(hubs.PROGRAMME) as db:
             size, have = films.size(db, hubs.SITE.name, sha256) or (0, 0)
         assert have == min(size, PREFIX)
+    (study, *_) = fresh.archive.get("/dicom-web/studies").json
+    film = Dataset.from_json(fresh.archive.get(f"/dicom-web/studies/{study['0020000D']['Value'][0]}/metadata").json[0])
+    for make in returned.TAKEN:  # what comes from next door may name them again
+        assert fresh.archive.stow(returned.file(make(film, people[0]))).status_code == 202
     everything = b"".join(
         file.read_bytes() for file in Path(fresh.config.state).rglob("*") if file.is_file() and file.suffix != ".pem"
     )
     for who in people:
         assert seeds.hunt(everything, who) == set(), "the hub's whole store"
     given = b"".join(answer.data for answer in fresh.archive.everything())
+    assert given.count(b"From an archive next door") > 6, "what came is in it"
     for who in people:
         assert seeds.hunt(given, who) == set(), "whatever an archive may ask"
     read = Read(

@@ -6,13 +6,14 @@ Any number of processes may serve it on one database and one store of pictures.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import flask
 from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from edge.errors import OutpostError, Transient
-from web.hub import dicomweb, fhir, here, openapi, pages, people, sync
+from web.hub import dicomweb, fhir, here, openapi, pages, people, stow, sync
 from web.hub.config import Config
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ HEADERS = {
 BODY_BYTES = 16 * 1024
 """No form is larger; what boxes send has limits of its own."""
 
-MACHINES = (sync, openapi, dicomweb, fhir)
+MACHINES = (sync, openapi, dicomweb, stow, fhir)
 """Asked by boxes and by other systems, which prove who they are with each request."""
 
 
@@ -50,6 +51,7 @@ def create(config: Config) -> Flask:
     app.before_request(_refuse_nul)
     pages.install(app, held)
     app.after_request(_protect)
+    app.after_request(_to_its_end)
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(OutpostError, _failed)
     return app
@@ -80,6 +82,15 @@ def _refuse_nul() -> None:
 
 def _machine() -> bool:
     return request.blueprint in people.MACHINES or request.path.startswith(people.MACHINE_PATHS)
+
+
+def _to_its_end(response: Response) -> Response:
+    """A body in chunks is read to its end, also where it was refused: else its rest would be taken for the next request."""
+    if request.environ.get("wsgi.input_terminated") or "chunked" in request.headers.get("Transfer-Encoding", ""):
+        with suppress(OSError, ValueError):
+            while request.environ["wsgi.input"].read(1 << 20):
+                pass
+    return response
 
 
 def _protect(response: Response) -> Response:

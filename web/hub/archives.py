@@ -1,4 +1,5 @@
-"""The archives next door: other systems that may read a programme's films and reads (`dicomweb.py`, `fhir.py`).
+"""The archives next door: other systems that may read a programme's films and reads, and send what was made of them there
+(`dicomweb.py`, `stow.py`, `fhir.py`).
 
 Each has a token that is told once; its hash is kept. A token is no cookie and opens no page.
 """
@@ -43,10 +44,10 @@ def listed(db: Transaction, programme: str) -> list[str]:
     ]
 
 
-def programme_of(db: Transaction, token: str) -> str | None:
-    """The programme whose archive has that token, or None."""
-    row = db.row("SELECT programme FROM archive WHERE token = :token", token=_hashed(token))
-    return None if row is None else str(row["programme"])
+def known(db: Transaction, token: str) -> tuple[str, str] | None:
+    """Name and programme of the archive that has that token, or None."""
+    row = db.row("SELECT name, programme FROM archive WHERE token = :token", token=_hashed(token))
+    return None if row is None else (str(row["name"]), str(row["programme"]))
 
 
 def _hashed(token: str) -> str:

@@ -1,7 +1,7 @@
 """DICOMweb for an archive next door (PS3.18): search for studies (QIDO-RS) and fetch what there is of them (WADO-RS).
 
 What is here is what `instances.py` makes of a programme's films. A film whose last byte is still at its clinic is NEARLINE: who
-asks for it is told to ask again, and its box to send it. Nothing is taken in: what comes from elsewhere may say whose film it is.
+asks for it is told to ask again, and its box to send it. What an archive may send, `stow.py` says.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from flask import Blueprint, Response, abort, request
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
+from edge.errors import Transient
 from edge.records import Document
 from edge.sinks.dicomweb import multipart
-from web.hub import films, here, instances, openapi, tasks
+from web.hub import films, here, instances, openapi, taken, tasks
 from web.hub.instances import Instance
 from web.hub.openapi import Media
 from web.hub.store import now
@@ -66,7 +67,7 @@ openapi.PATH.update(study=UID, series=UID, instance=UID, frame={"type": "integer
 def studies() -> Response:
     """Search for studies (QIDO-RS, PS3.18 10.6)."""
     programme = here.archive()
-    _json_is_wanted()
+    json_is_wanted()
     (limit, offset), keys = _page(), _keys()
     conditions, values, warnings = ["1 = 1"], dict[str, object](), []
     for place, (keyword, texts) in enumerate(keys.items()):
@@ -77,7 +78,7 @@ def studies() -> Response:
             values |= found[1]
     with here.store().reading(programme) as db:
         uids = films.studies(db, " AND ".join(conditions), values, limit + 1, offset)
-        by_study = _instances(db, uids[:limit])
+        by_study = objects(db, uids[:limit])
     if len(uids) > limit:
         warnings.append("there are more: ask with offset")
     return _model([_study(by_study[uid]) for uid in uids[:limit]], warnings)
@@ -109,8 +110,8 @@ def instances_of(study: str, series: str = "") -> Response:
 def metadata(study: str, series: str = "", instance: str = "") -> Response:
     """All of each object but its pixels (WADO-RS, PS3.18 10.4)."""
     programme = here.archive()
-    _json_is_wanted()
-    return _model([instances.dataset(one) for one in _found(programme, study, series, instance)])
+    json_is_wanted()
+    return _model([_dataset(programme, one) for one in _found(programme, study, series, instance)])
 
 
 @pages.get("/studies/<study>")
@@ -132,7 +133,7 @@ def retrieve(study: str, series: str = "", instance: str = "") -> Response:
     parts = []
     for one in whole:
         syntax = HTJ2K[0] if stored and one.is_film else EXPLICIT
-        data = instances.file(one, _codestream(programme, one), stored).data
+        data = instances.file(one, kept(programme, one), stored).data
         parts.append(Document("part", f"{DICOM}; transfer-syntax={syntax}", one.uid, data))
     body, content_type = multipart(parts)
     return Response(body, 200 if len(whole) == len(found) else 206, content_type=content_type)
@@ -150,7 +151,7 @@ def frames(study: str, series: str, instance: str, frame: str) -> Response:
     _ask_for(programme, [one])
     if not one.here:
         return _later()
-    data = _codestream(programme, one)
+    data = kept(programme, one)
     data = data if stored else instances.pixels(one.case, data)
     if not parted:
         return Response(data, content_type=kind)
@@ -159,7 +160,7 @@ def frames(study: str, series: str, instance: str, frame: str) -> Response:
     return Response(body, content_type=content_type)
 
 
-_STUDY = (
+STUDY = (
     *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID"),
     *("IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge", "StudyInstanceUID", "StudyID"),
 )
@@ -167,19 +168,19 @@ _SERIES = ("Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber")
 _INSTANCE = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Columns", "BitsAllocated")
 
 
-def _instances(db: Transaction, uids: Sequence[str]) -> dict[str, list[Instance]]:
+def objects(db: Transaction, uids: Sequence[str]) -> dict[str, list[Instance]]:
     """The objects of each of these studies."""
-    by_study = films.of_studies(db, uids)
+    by_study, came = films.of_studies(db, uids), taken.of_studies(db, uids)
     reviews = tasks.of_films(db, [case.id for cases in by_study.values() for case in cases])
     return {
-        uid: [one for case in cases for one in instances.of(case, reviews[case.id])] for uid, cases in by_study.items()
+        uid: list(instances.of_study(cases, reviews, came[uid])) if cases else [] for uid, cases in by_study.items()
     }
 
 
 def _found(programme: str, study: str, series: str = "", instance: str = "") -> list[Instance]:
     """The objects that a path names; ends the request where there are none."""
     with here.store().reading(programme) as db:
-        found = _instances(db, [study])[study]
+        found = objects(db, [study])[study]
     named = [one for one in found if series in ("", one.series) and instance in ("", one.uid)]
     if not named:
         abort(404, "There is no such object here.")
@@ -187,22 +188,25 @@ def _found(programme: str, study: str, series: str = "", instance: str = "") -> 
 
 
 def _searched(keywords: Sequence[str], study: str, series: str = "") -> Response:
-    """What a search finds within a study; a series has one object here, so that the two levels differ in what is said."""
+    """What a search finds within a study: its series, or its objects."""
     programme = here.archive()
-    _json_is_wanted()
+    json_is_wanted()
     (limit, offset), keys = _page(), _keys()
-    answers, warnings = [], set()
-    for one in _found(programme, study, series):
-        whole, ds = instances.dataset(one), Dataset()
+    answers, warnings, of_series = [], set(), dict[str, list[Instance]]()
+    found = _found(programme, study, series)
+    for one in found:
+        of_series.setdefault(one.series, []).append(one)
+    for one in (first for first, *_ in of_series.values()) if keywords is _SERIES else found:
+        whole, ds = _dataset(programme, one), Dataset()
         for keyword in (*keywords, "StudyInstanceUID", "SeriesInstanceUID"):
             if keyword in whole:
                 ds[keyword] = whole[keyword]
         path = f"/studies/{study}/series/{one.series}"
         if keywords is _SERIES:
-            ds.NumberOfSeriesRelatedInstances = 1
+            ds.NumberOfSeriesRelatedInstances = len(of_series[one.series])
+            _reached(ds, of_series[one.series], path)
         else:
-            path += f"/instances/{one.uid}"
-        _reached(ds, [one], path)
+            _reached(ds, [one], f"{path}/instances/{one.uid}")
         warnings |= {f"{keyword} is not looked at" for keyword in keys if keyword not in ds}
         if all(str(ds[keyword].value) in texts for keyword, texts in keys.items() if keyword in ds):
             answers.append(ds)
@@ -212,11 +216,11 @@ def _searched(keywords: Sequence[str], study: str, series: str = "") -> Response
 def _study(found: list[Instance]) -> Dataset:
     """What a search says of a study (PS3.18 10.6.3.3.1)."""
     first, ds = instances.whose(found[0]), Dataset()
-    for keyword in _STUDY:
+    for keyword in STUDY:
         if keyword in first:
             ds[keyword] = first[keyword]
     ds.ModalitiesInStudy = sorted({one.modality for one in found})
-    ds.NumberOfStudyRelatedSeries = ds.NumberOfStudyRelatedInstances = len(found)
+    ds.NumberOfStudyRelatedSeries, ds.NumberOfStudyRelatedInstances = len({one.series for one in found}), len(found)
     _reached(ds, found, f"/studies/{ds.StudyInstanceUID}")
     return ds
 
@@ -261,7 +265,7 @@ def _condition(keyword: str, texts: list[str], name: str) -> tuple[str, dict[str
     """What the database is asked for an attribute, and with which values; None for one that cannot be searched for."""
     values: dict[str, object] = {f"{name}{place}": text for place, text in enumerate(texts)}
     if keyword == "StudyInstanceUID":
-        return f"film.study IN ({', '.join(f':{one}' for one in values)})", values
+        return f"film.study IN ({_named(values)})", values
     if keyword in ("PatientID", "PatientName"):
         values = {one: _pattern(str(text)) for one, text in values.items()}
         return "(" + " OR ".join(f"film.patient LIKE :{one} ESCAPE '!'" for one in values) + ")", values
@@ -273,8 +277,17 @@ def _condition(keyword: str, texts: list[str], name: str) -> tuple[str, dict[str
         dashed = [f"{one[:4]}-{one[4:6]}-{one[6:]}" for one in (first, last)]
         return f"film.day BETWEEN :{name}a AND :{name}b", {f"{name}a": dashed[0], f"{name}b": dashed[1]}
     if keyword == "ModalitiesInStudy":
-        return "1 = 1" if "SR" in texts else "image.picture IS NOT NULL" if "CR" in texts else "1 = 0", {}
+        if "SR" in texts:
+            return "1 = 1", {}
+        came = (
+            f"film.study IN (SELECT study FROM taken WHERE programme = :programme AND modality IN ({_named(values)}))"
+        )
+        return (f"(image.picture IS NOT NULL OR {came})" if "CR" in texts else came), values
     return ("1 = 0", {}) if keyword in UNKNOWN else None
+
+
+def _named(values: Iterable[str]) -> str:
+    return ", ".join(f":{one}" for one in values)
 
 
 def _pattern(text: str) -> str:
@@ -309,7 +322,8 @@ def _wanted(offered: dict[str, bool]) -> tuple[bool, str, bool]:
     return abort(406, f"There is {' and '.join(offered)}, in {EXPLICIT} and in {HTJ2K[0]}.")
 
 
-def _json_is_wanted() -> None:
+def json_is_wanted() -> None:
+    """Ends a request that accepts no JSON."""
     if not {kind for _, kind, _ in _accepted()} & {JSON, "application/json", "application/*", "*/*"}:
         abort(406, f"There is {JSON}.")
 
@@ -331,9 +345,17 @@ def _ask_for(programme: str, found: Iterable[Instance]) -> None:
                 tasks.want(db, case, case.picture.size, now())
 
 
-def _codestream(programme: str, one: Instance) -> bytes:
-    picture = one.case.picture
-    return here.blobs().read(f"{programme}/{picture.sha256}", 0, picture.size) if one.is_film and picture else b""
+def kept(programme: str, one: Instance) -> bytes:
+    """The bytes that are kept of an object: a film's codestream, the file that an archive sent; of what is made anew none."""
+    stored = one.taken or (one.case.picture if one.is_film else None)
+    data = b"" if stored is None else here.blobs().read(f"{programme}/{stored.sha256}", 0, stored.size)
+    if one.taken is not None and len(data) < one.taken.size:
+        raise Transient("What an archive had sent of this film is not all here. Run: outpost hub check")
+    return data
+
+
+def _dataset(programme: str, one: Instance) -> Dataset:
+    return instances.dataset(one, kept(programme, one) if one.taken is not None else b"")
 
 
 def _later() -> Response:

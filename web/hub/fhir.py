@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 
 from edge.records import Outcome, Read, ReadKind
 from edge.stages.report import fhir, terms
-from web.hub import films, here, instances, openapi, sites, tasks
+from web.hub import films, here, instances, openapi, sites, taken, tasks
 from web.hub.openapi import Media
 from web.hub.records import Case, Review
 from web.hub.transaction import Transaction
@@ -227,19 +227,25 @@ def _latest(db: Transaction, case: Case) -> list[Resource]:
 def _study(cases: list[Case], db: Transaction) -> Resource:
     """All films of a study, and every report that an archive may fetch by DICOMweb."""
     reviews = tasks.of_films(db, [case.id for case in cases])
-    objects = [one for case in cases for one in instances.of(case, reviews[case.id])]
+    uid = instances.study(cases[0])
+    objects = list(instances.of_study(cases, reviews, taken.of_studies(db, [uid])[uid]))
+    of_series: dict[str, list[instances.Instance]] = {}
+    for one in objects:
+        of_series.setdefault(one.series, []).append(one)
     (made,) = [one for one in _bundled(cases[0], None) if one["resourceType"] == "ImagingStudy"]
     made["series"] = [
         {
-            "uid": one.series,
-            "modality": {"system": terms.SYSTEMS["DCM"], "code": one.modality},
-            "numberOfInstances": 1,
-            "instance": [{"uid": one.uid, "sopClass": {"system": fhir.URI, "code": f"urn:oid:{one.class_uid}"}}],
+            "uid": series,
+            "modality": {"system": terms.SYSTEMS["DCM"], "code": found[0].modality},
+            "numberOfInstances": len(found),
+            "instance": [
+                {"uid": one.uid, "sopClass": {"system": fhir.URI, "code": f"urn:oid:{one.class_uid}"}} for one in found
+            ],
         }
-        for one in objects
+        for series, found in of_series.items()
     ]
-    made["numberOfSeries"] = made["numberOfInstances"] = len(objects)
-    return _at(made, instances.study(cases[0]), max(case.changed_at for case in cases))
+    made["numberOfSeries"], made["numberOfInstances"] = len(of_series), len(objects)
+    return _at(made, uid, max(case.changed_at for case in cases))
 
 
 def _of(case: Case, reviews: list[Review]) -> list[Resource]:

@@ -71,11 +71,16 @@ def blobs() -> Blobs:
 
 def archive() -> str:
     """The programme whose archive asks, by its token; ends the request where none does."""
+    return neighbour()[1]
+
+
+def neighbour() -> tuple[str, str]:
+    """Name and programme of the archive that asks, by its token; ends the request where none does."""
     given = request.authorization
     if given is not None and given.type == "bearer" and given.token:
         with store().reading() as db:
-            programme = archives.programme_of(db, given.token)
-        if programme is not None:
-            return programme
+            found = archives.known(db, given.token)
+        if found is not None:
+            return found
     needed = WWWAuthenticate("bearer", {"realm": "hub"})
     return abort(401, "An archive says by its token who it is: outpost hub archive add NAME.", www_authenticate=needed)

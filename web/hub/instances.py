@@ -1,15 +1,16 @@
-"""What a film is to an archive, as DICOM: the film, what the AI of its box says, and what each reader said, a series each.
+"""What a film is to an archive, as DICOM: the film, what the AI of its box says, what each reader said, a series each; and what
+an archive sent of it.
 
-They are made when they are asked for, the same each time. All dates are moved as the patient's are (PS3.15 E.3.6), so that what
-lies between them stays. A film's pixels are those of its box's rendition, bit for bit.
+All but the last are made when they are asked for, the same each time. All dates are moved as the patient's are (PS3.15 E.3.6), so
+that what lies between them stays. A film's pixels are those of its box's rendition, bit for bit.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 
 import numpy as np
@@ -30,7 +31,7 @@ from edge.stages.deidentify import datasets
 from edge.stages.report import dicom, leading, sr, terms, verdict
 from edge.stages.report.content import Content, Name, derived_uid
 from web.hub import zoo
-from web.hub.records import Case, Review
+from web.hub.records import Case, Review, Taken
 
 UNDATED = date(1970, 1, 1)
 """The day of a film that has none."""
@@ -50,6 +51,8 @@ class Instance:
     series: str
     class_uid: str
     uid: str
+    taken: Taken | None = None
+    """As an archive sent it."""
 
     @property
     def is_film(self) -> bool:
@@ -59,12 +62,22 @@ class Instance:
     @property
     def modality(self) -> str:
         """Of its series."""
-        return "CR" if self.is_film else "SR"
+        return self.taken.modality if self.taken else "CR" if self.is_film else "SR"
 
     @property
     def here(self) -> bool:
         """Whether all of it is at the hub; of a film a part may be."""
         return not self.is_film or (self.case.picture is not None and self.case.have == self.case.picture.size)
+
+
+def of_study(
+    cases: Sequence[Case], reviews: Mapping[int, Sequence[Review]], taken: Sequence[Taken]
+) -> Iterator[Instance]:
+    """The objects of a study: of each of its films, then what came of it from archives."""
+    for case in cases:
+        yield from of(case, reviews[case.id])
+    for one in taken:
+        yield Instance(cases[0], content(cases[0]), None, one.series, one.class_uid, one.uid, one)
 
 
 def of(case: Case, reviews: Sequence[Review]) -> Iterator[Instance]:
@@ -80,8 +93,12 @@ def of(case: Case, reviews: Sequence[Review]) -> Iterator[Instance]:
 
 def moved(case: Case, at: float) -> datetime:
     """A moment of the hub's clock as the patient's dates are: as long after the film's day as it was after its assessment."""
-    since = datetime.fromtimestamp(case.since, UTC)
-    return datetime.fromtimestamp(at, UTC) - (since.date() - (day(case) or UNDATED))
+    return datetime.fromtimestamp(at, UTC) - shift(case)
+
+
+def shift(case: Case) -> timedelta:
+    """By how much the dates of a film's patient are moved back, in whole days."""
+    return datetime.fromtimestamp(case.since, UTC).date() - (day(case) or UNDATED)
 
 
 def day(case: Case) -> date | None:
@@ -152,8 +169,10 @@ def content(case: Case) -> Content:
     )
 
 
-def dataset(one: Instance) -> Dataset:
-    """All of an object but its pixels."""
+def dataset(one: Instance, kept: bytes = b"") -> Dataset:
+    """All of an object but its pixels; `kept` is the file of one that an archive sent."""
+    if one.taken is not None:
+        return Dataset(dcmread(io.BytesIO(kept)))
     if one.is_film:
         return _film(one)
     if one.review is not None:
@@ -170,18 +189,20 @@ def whose(one: Instance) -> Dataset:
     return ds
 
 
-def file(one: Instance, codestream: bytes, stored: bool) -> Document:
-    """An object as a file; a film with its codestream as it is `stored`, else with its pixels plain.
+def file(one: Instance, kept: bytes, stored: bool) -> Document:
+    """An object as a file; a film with its codestream, which is `kept`, as it is `stored`, else with its pixels plain.
 
     Raises `Unreadable` where the codestream is no such picture.
     """
+    if one.taken is not None:
+        return Document("taken", "application/dicom", one.uid, kept)
     ds, transfer_syntax = dataset(one), ExplicitVRLittleEndian
     if one.is_film and stored:
         transfer_syntax = HTJ2KLossless
-        ds.add_new("PixelData", "OB", encapsulate([codestream]))
+        ds.add_new("PixelData", "OB", encapsulate([kept]))
         ds["PixelData"].is_undefined_length = True
     elif one.is_film:
-        ds.add_new("PixelData", "OW", pixels(one.case, codestream))
+        ds.add_new("PixelData", "OW", pixels(one.case, kept))
     return dicom.document("film" if one.is_film else "sr", ds, transfer_syntax)
 
 

@@ -25,7 +25,7 @@ from web.people import local, set_cookie
 READERS = (Role.READER, Role.LEAD)
 """Who may see films."""
 EVERYONE = tuple(Role)
-MACHINES = frozenset({"sync", "openapi", "dicomweb", "fhir"})
+MACHINES = frozenset({"sync", "openapi", "dicomweb", "stow", "fhir"})
 """Blueprints that boxes and other systems ask, which say with each request who they are."""
 MACHINE_PATHS = ("/sync/", "/openapi.json", "/dicom-web/", "/fhir/")
 """Where these are."""

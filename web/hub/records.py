@@ -1,4 +1,4 @@
-"""Every value of the hub, in flow order: Site, Device, Case, Task, Review, Turnaround. All are immutable.
+"""Every value of the hub, in flow order: Site, Device, Case, Taken, Task, Review, Turnaround. All are immutable.
 
 Times are seconds since 1970 (UTC) by the hub's own clock; no box's clock is believed.
 """
@@ -72,6 +72,25 @@ class Case(Record, frozen=True, kw_only=True):
     """When it was first read here."""
     changed_at: float
     """When anything was last said of it."""
+
+
+class Taken(Record, frozen=True, kw_only=True):
+    """An object that an archive next door sent about a study that is here, as it is kept: without a name."""
+
+    uid: str
+    """Its SOP Instance UID here, which is another than it came with."""
+    study: str
+    series: str
+    class_uid: str
+    modality: str
+    sha256: str
+    """Of its file, by which it is kept."""
+    size: int
+    came: str
+    """Tells the file that came from any other, to nobody but this hub."""
+    archive: str
+    """Who sent it."""
+    received_at: float
 
 
 class TaskKind(StrEnum):

@@ -17,7 +17,7 @@ from edge import box
 from edge.errors import Misconfigured, Transient, Unreadable
 from models import bundle as bundles
 from web import server
-from web.hub import accounts, app, archives, films, here, keys, ledger, rollouts, sites, sqlite, stick, sync
+from web.hub import accounts, app, archives, films, here, keys, ledger, rollouts, sites, sqlite, stick, sync, taken
 from web.hub.config import Config, load
 from web.hub.records import Site
 from web.hub.store import PROGRAMME, Store, now, open_store
@@ -127,6 +127,18 @@ def check(held: here.Hub) -> Iterator[str]:
                         films.moved(db, after, have, size)
                         sites.lose(db)
                     yield f"{after}: {have - size} bytes are missing; its box sends them again."
+        uid = ""
+        while True:
+            with held.store.reading(name) as db:
+                came = taken.after(db, uid)
+            if not came:
+                break
+            for one in came:
+                uid = one.uid
+                if held.blobs.size(f"{name}/{one.sha256}") < one.size:
+                    with held.store.transaction(name) as db:
+                        taken.forget(db, uid)
+                    yield f"{uid}: what {one.archive} sent is gone from the pictures. Have it sent again."
 
 
 @hub.command("check")
@@ -316,7 +328,7 @@ def revoke(config: Config, site: str, programme: str) -> None:
 
 @hub.group()
 def archive() -> None:
-    """Let an archive next door, such as Orthanc, read a programme's films and reads (DICOMweb, FHIR)."""
+    """Let an archive next door, such as Orthanc, read a programme's films and reads, and send back what is made of them there."""
 
 
 @archive.command("add")

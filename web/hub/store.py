@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edge.errors import Misconfigured
-from web.hub import accounts, answers, archives, drafts, films, inbox, ledger, packets, rollouts, sites, tasks
+from web.hub import accounts, answers, archives, drafts, films, inbox, ledger, packets, rollouts, sites, taken, tasks
 from web.hub.config import Config
 from web.hub.transaction import Transaction
 
@@ -32,6 +32,7 @@ MIGRATIONS: tuple[str, ...] = (
     packets.ABOUT + ledger.TABLE + rollouts.TABLE,
     archives.TABLE + films.STUDIES,
     films.CHANGES,
+    taken.TABLE,
 )
 """Each is applied once, in order; `hub.version` is how many have been. Written for SQLite; PostgreSQL has other names of types."""
 

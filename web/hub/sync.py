@@ -12,7 +12,6 @@ import io
 import logging
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 
 import flask
 import msgspec
@@ -226,16 +225,6 @@ def append(sha256: str) -> flask.typing.ResponseReturnValue:
     with hub.store.reading(device.programme) as db:
         answer.headers["Outpost-Kept"] = f"{before} {sites.kept(db, device.site)}"
     answer.headers["Upload-Offset"] = str(have)
-    return answer
-
-
-@pages.after_request
-def _to_its_end(answer: Response) -> Response:
-    """A body in chunks is read to its end, also where it was refused: else its rest would be taken for the next request."""
-    if request.environ.get("wsgi.input_terminated") or "chunked" in request.headers.get("Transfer-Encoding", ""):
-        with suppress(OSError, ValueError):
-            while request.environ["wsgi.input"].read(PARCEL_BYTES):
-                pass
     return answer
 
 

@@ -107,14 +107,26 @@ def structured(document: Document, header: Header, door: Door) -> Document | Wit
     ds = _read(document, patient, door)
     if isinstance(ds, Withheld):
         return ds
-    if ds.SOPClassUID != GrayscaleSoftcopyPresentationStateStorage:
-        return _document(document.kind, ds, patient, door, CLEAN_STRUCTURED)
-    # the film that leaves is the rendition: the grays of the one that came are not its grays
-    for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType", "SoftcopyVOILUTSequence"):
-        if keyword in ds:
-            del ds[keyword]
-    ds.PresentationLUTShape = "IDENTITY"
-    return _document(document.kind, ds, patient, door, CLEAN_GRAPHICS)
+    if ds.SOPClassUID == GrayscaleSoftcopyPresentationStateStorage:
+        # the film that leaves is the rendition: the grays of the one that came are not its grays
+        for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType", "SoftcopyVOILUTSequence"):
+            if keyword in ds:
+                del ds[keyword]
+        ds.PresentationLUTShape = "IDENTITY"
+    return _finished(document.kind, ds, patient, door)
+
+
+def returned(dataset: Dataset, patient: Patient, door: Door) -> Document | Withheld:
+    """What somebody made elsewhere of a film that had left, an SR or a GSPS; its grays are those of the film that left."""
+    ds = _clean(dataset, patient, door)
+    if not ds.get("SOPClassUID"):
+        return Withheld(Concern.UNREADABLE, "its SOP Class is none of the standard")
+    return _finished("returned", ds, patient, door)
+
+
+def _finished(kind: str, ds: Dataset, patient: Patient, door: Door) -> Document:
+    graphics = ds.SOPClassUID == GrayscaleSoftcopyPresentationStateStorage
+    return _document(kind, ds, patient, door, CLEAN_GRAPHICS if graphics else CLEAN_STRUCTURED)
 
 
 def banner(document: Document, header: Header, door: Door) -> Document | Withheld:
