@@ -25,7 +25,7 @@ from tests import hub as hubs
 from tests.hub import EPOCH, PROGRAMME, SITE, Sender, image, result
 from tests.postgresql import Postgresql, postgresql
 from tests.reading import STATUS
-from web.hub import answers, films, inbox, ledger, packets, rollouts, sites, tasks
+from web.hub import answers, films, inbox, ledger, old, packets, rollouts, serve, sites, tasks
 from web.hub.config import Database, Policy
 from web.hub.here import Hub
 from web.hub.objects import Took
@@ -641,6 +641,80 @@ def test_pieces_of_a_stick_are_taken_as_far_as_they_follow(hub: Hub, box: Sender
     assert part(4000, 9000) == (Took.KEPT, 9000)
     assert part(4000, 9000) == (Took.ELSEWHERE, 9000)
     assert hub.blobs.read(f"{PROGRAMME}/{sha256}", 0, 9000) == data
+
+
+def test_of_old_pictures_the_beginning_stays_and_the_rest_comes_again_once_somebody_asks(
+    hub: Hub, box: Sender, device: sites.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(11)
+    datas = {number: draw.randbytes(50_000) for number in range(1, 8)}
+    datas[6] = datas[5]
+    shas = {number: hashlib.sha256(data).hexdigest() for number, data in datas.items()}
+    sent = [box.waited(one) for number in datas for one in (result(number), image(number, datas[number], shas[number]))]
+    box.take(*sent, at=T)
+    for data in dict.fromkeys(datas.values()):
+        assert feed(hub, device, data, 0, len(data))[0] is Took.KEPT
+    with hub.store.reading(PROGRAMME) as db:
+        waiting = {one.case.result.case: one for one in tasks.queue(db, ANNA, T)}
+
+    def say(number: int, at: float, finding: Finding = NORMAL) -> None:
+        task = waiting[f"2.25.{number}"].task.id
+        with hub.store.transaction(PROGRAMME) as db:
+            assert tasks.claim(db, ANNA, LEASE, at, task)
+            assert tasks.finish(db, ANNA, "Dr Anna", task, finding, f"k{number}", hub.rules, at)
+
+    say(1, T + 1)
+    say(3, T + 2, Finding(outcome=Outcome.SOON, codes=("mass",), second=True))  # is to be read once more
+    say(5, T + 3)  # the sixth has the same picture and is unread, as the second is
+    with hub.store.transaction(PROGRAMME) as db:
+        sites.heard(db, SITE.name, T + 3)
+        sites.told(db, SITE.name, sites.epoch(db, SITE.name), 3)
+    say(7, T + 4)  # nobody at the clinic knows yet
+    say(4, T + 1000)  # not long ago
+
+    def due() -> tuple[int, int]:
+        with hub.store.reading(PROGRAMME) as db:
+            return old.count(db, T + 500)
+
+    rest = 50_000 - cards.PREFIX
+    assert due() == (1, rest)
+    with hub.store.transaction(PROGRAMME) as db:
+        sites.told(db, SITE.name, "another epoch", 5)
+    assert due() == (0, 0), "a box that has the answers of another epoch has to be told again"
+    with hub.store.transaction(PROGRAMME) as db:
+        sites.told(db, SITE.name, sites.epoch(db, SITE.name), 5)
+    assert due() == (2, 2 * rest)
+
+    def killed(*_: object) -> None:
+        raise Transient("killed")
+
+    with monkeypatch.context() as patched, pytest.raises(Transient):
+        patched.setattr(films, "dropped", killed)
+        list(old.drop(hub.store, hub.blobs, PROGRAMME, T + 500))
+    assert due() == (2, 2 * rest), "what was cut off goes on"
+    assert list(old.drop(hub.store, hub.blobs, PROGRAMME, T + 500)) == [(2, 2 * rest)]
+    assert list(old.drop(hub.store, hub.blobs, PROGRAMME, T + 500)) == []
+    for number, data in datas.items():
+        stays = cards.PREFIX if number in (1, 7) else len(data)
+        assert hub.blobs.size(f"{PROGRAMME}/{shas[number]}") == stays
+        assert hub.blobs.read(f"{PROGRAMME}/{shas[number]}", 0, len(data)) == data[:stays]
+    assert list(serve.check(hub)) == []
+    box.take(*sent, at=T + 5)
+    with hub.store.reading(PROGRAMME) as db:
+        assert films.size(db, SITE.name, shas[1]) == (50_000, 50_000), "its box sends nothing by itself"
+    from web.hub import objects
+
+    assert objects.append(hub, device, shas[1], cards.PREFIX, None, lambda most: b"x" * most)[0] is Took.ELSEWHERE
+    case = waiting["2.25.1"].case
+    with hub.store.transaction(PROGRAMME) as db:
+        tasks.want(db, case, 50_000, T + 2000)
+        told = answers.since(db, SITE.name, EPOCH, 5, 10)
+        assert [one.body for one in told] == [cards.Want(sha256=shas[1], upto=50_000)]
+        assert films.size(db, SITE.name, shas[1]) == (50_000, cards.PREFIX)
+    assert due() == (0, 0), "what somebody waits for stays"
+    assert feed(hub, device, datas[1], cards.PREFIX, 50_000) == (Took.KEPT, 50_000)
+    assert hub.blobs.read(f"{PROGRAMME}/{shas[1]}", 0, 50_000) == datas[1]
+    assert due() == (1, rest), "and goes again when it is called next"
 
 
 def test_a_name_that_is_none_is_refused(hub: Hub) -> None:

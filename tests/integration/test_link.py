@@ -41,10 +41,11 @@ from tests import bundles as signed
 from tests import hub as hubs
 from tests import returned, seeds
 from tests.box import PATIENCE, until
-from web.hub import answers, app, films, keys, ledger, rollouts, serve, sites
+from web.hub import answers, app, films, keys, ledger, rollouts, serve, sites, tasks
 from web.hub import config as hub_config
 from web.hub import stick as hub_stick
 from web.hub.here import NAME, open_hub
+from web.hub.records import Finding, Reader
 
 
 class Peer:
@@ -206,7 +207,9 @@ def test_a_day_at_the_clinic_arrives_at_the_hub_without_a_name(tmp_path: Path, f
         assert sync.waiting(store) == 0
 
 
-def test_a_picture_goes_once_and_its_last_byte_makes_it_whole(tmp_path: Path, fresh: Peer) -> None:
+def test_a_picture_goes_once_and_its_last_byte_makes_it_whole_and_goes_again_where_it_was_dropped(
+    tmp_path: Path, fresh: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from imagecodecs import htj2k_decode
 
     config = box(tmp_path / "box", fresh.url)
@@ -238,6 +241,42 @@ def test_a_picture_goes_once_and_its_last_byte_makes_it_whole(tmp_path: Path, fr
     assert whole.read_bytes()[:4] == b"\xff\x4f\xff\x51"  # SOC, SIZ (T.800 A.4)
     cod = whole.read_bytes().index(b"\xff\x52")
     assert whole.read_bytes()[cod + 5] == 2, "RPCL (T.800 Table A.16)"
+    with fresh.hub.store.transaction(
+        hubs.PROGRAMME
+    ) as db:  # it is read, its clinic learns of it, and all that is long ago
+        at, reader = now().timestamp(), Reader(programme=hubs.PROGRAMME, name="Dr Ba")
+        task = tasks.claim(db, reader, 60, at)
+        assert task is not None
+        seen = Finding(outcome=Outcome.ROUTINE, codes=("normal",))
+        assert tasks.finish(db, reader, "Dr Ba", task.id, seen, "k" * 16, fresh.hub.rules, at)
+    file = tmp_path / "hub.toml"
+    file.write_text(f'state = "{fresh.config.state}"\n')
+
+    def drop(*more: str) -> str:
+        monkeypatch.setattr(serve, "now", lambda: now().timestamp() + 2 * 86400)
+        told = CliRunner().invoke(main, ["--config", str(file), "hub", "drop", "--days", "1", *more])
+        assert told.exit_code == 0, told.output
+        return told.stdout
+
+    assert drop().startswith("0 pictures"), "the clinic does not know of the read yet"
+    with linked(config) as (store, link):
+        for _ in range(2):
+            store.execute("UPDATE sync SET next_at = NULL")
+            talk(store, link)
+        assert drop().startswith("1 pictures") and whole.exists(), "nothing goes unless somebody says so"
+        assert drop("--yes").startswith("1 pictures are their first 32 KiB now")
+        assert not whole.exists() and whole.with_suffix(".part").stat().st_size == PREFIX
+        with fresh.hub.store.reading(hubs.PROGRAMME) as db:
+            assert [one.act for one in ledger.acts(db, 9)] == ["drop"]
+        store.execute("UPDATE sync SET next_at = NULL")
+        store.execute("UPDATE sync_object SET offset = NULL")  # as after a restore: the box asks what the hub has
+        talk(store, link)
+        assert whole.with_suffix(".part").stat().st_size == PREFIX, "and sends nothing by itself"
+        list(fresh.archive.everything())  # somebody asks for it
+        for _ in range(2):
+            store.execute("UPDATE sync SET next_at = NULL")
+            talk(store, link)
+    assert hashlib.sha256(whole.read_bytes()).hexdigest() == sha256
 
 
 def test_a_hub_with_another_key_is_not_spoken_to(tmp_path: Path, peer: Peer) -> None:

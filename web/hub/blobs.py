@@ -32,6 +32,10 @@ class Blobs(abc.ABC):
         """Check the bytes so far against the hash, and seal them; False where they are not what their name says: they are gone."""
 
     @abc.abstractmethod
+    def shorten(self, name: str, size: int) -> None:
+        """Let go what lies behind the first bytes; the same again changes nothing. Raises `Transient`."""
+
+    @abc.abstractmethod
     def size(self, name: str) -> int:
         """How many bytes are here from the beginning on without a gap."""
 
@@ -91,6 +95,22 @@ class Files(Blobs):
         except OSError as error:
             raise Transient(f"A picture cannot be kept now ({error.strerror}).") from error
         return True
+
+    def shorten(self, name: str, size: int) -> None:
+        """The beginning in a file of its own, then the whole is gone."""
+        path = self._path(name)
+        part = path.with_suffix(".part")
+        try:
+            if path.exists():
+                durable.write(part, self.read(name, 0, size), 0o600)
+                path.unlink()
+                durable.names(path.parent)
+            elif part.exists() and part.stat().st_size > size:
+                with part.open("r+b") as file:
+                    file.truncate(size)
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise Transient(f"A picture cannot be shortened now ({error.strerror}).") from error
 
     def size(self, name: str) -> int:
         """Of the whole file, or of its beginning."""

@@ -70,6 +70,18 @@ class Bucket(Blobs):
             obstore.delete(self._store, [_piece(name, at) for at, _ in pieces])
             return right or self._whole(name)  # another connection of the same box was faster
 
+    def shorten(self, name: str, size: int) -> None:
+        """The beginning as one piece, then all else is gone."""
+        _check(name)
+        with _reached():
+            if self.size(name) <= size:
+                return
+            pieces, begins = self._pieces(name), self.read(name, 0, size)
+            self._put(_piece(name, 0), begins)
+            obstore.delete(self._store, [_piece(name, at) for at, _ in pieces if at])
+            if self._whole(name):
+                obstore.delete(self._store, name)
+
     def size(self, name: str) -> int:
         """Of the whole object, or of its pieces."""
         _check(name)

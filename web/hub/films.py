@@ -74,6 +74,11 @@ ALTER TABLE film ADD COLUMN changed_at REAL NOT NULL DEFAULT 0;
 CREATE INDEX film_by_change ON film (programme, ({WHEN.replace("film.", "")}), id);
 """
 
+DROPPED = """
+ALTER TABLE object ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+"""
+"""1 where bytes went because the film is done with; its box is told that all are here, until somebody asks for them again."""
+
 CASE = (
     f"SELECT film.*, {WHEN} AS changed, image.picture, image.concern, object.have FROM film"
     " LEFT JOIN image ON image.programme = film.programme AND image.site = film.site AND image.case_uid = film.case_uid"
@@ -284,9 +289,10 @@ def at_clinic(db: Transaction, case: Case) -> tuple[cards.Decided, ...]:
 
 
 def size(db: Transaction, site: str, sha256: str) -> tuple[int, int] | None:
-    """Size of an object that the site has announced, and how many bytes of it are here; None for any other."""
+    """Size of an object that the site has announced, and how many bytes of it are here, as its box is told; None for any other."""
     row = db.row(
-        "SELECT size, have FROM object WHERE programme = :programme AND sha256 = :sha256 AND EXISTS (SELECT 1 FROM image"
+        "SELECT size, CASE WHEN dropped = 1 THEN size ELSE have END AS have FROM object"
+        " WHERE programme = :programme AND sha256 = :sha256 AND EXISTS (SELECT 1 FROM image"
         " WHERE programme = :programme AND sha256 = :sha256 AND sha256 <> '' AND site = :site)",  # or SQLite has no index
         site=site,
         sha256=sha256,
@@ -307,6 +313,15 @@ def moved(db: Transaction, sha256: str, before: int, have: int) -> bool:
     )
 
 
+def dropped(db: Transaction, sha256: str, have: int) -> None:
+    """Only so many bytes of an object are here from now on; they will not be missed before somebody asks for them."""
+    db.run(
+        "UPDATE object SET have = :have, wanted = 0, dropped = 1 WHERE programme = :programme AND sha256 = :sha256",
+        sha256=sha256,
+        have=have,
+    )
+
+
 def objects(db: Transaction, after: str, limit: int = 1000) -> list[tuple[str, int]]:
     """Name and bytes of the objects of which there is something, in the order of their names, after one of them."""
     rows = db.rows(
@@ -323,7 +338,7 @@ def wanted(db: Transaction, case: Case, upto: int) -> bool:
     return (
         case.picture is not None
         and db.run(
-            "UPDATE object SET wanted = :upto"
+            "UPDATE object SET wanted = :upto, dropped = 0"
             " WHERE programme = :programme AND sha256 = :sha256 AND wanted < :upto AND have < :upto",
             sha256=case.picture.sha256,
             upto=min(upto, case.picture.size),

@@ -81,6 +81,7 @@ _ACTS = {
     "going": N_("went on with the roll-out"),
     "ended": N_("ended the roll-out"),
     "done": N_("finished the roll-out"),
+    "drop": N_("let old pictures go"),
 }
 
 

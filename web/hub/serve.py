@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from edge import box
 from edge.errors import Misconfigured, Transient, Unreadable
 from models import bundle as bundles
 from web import server
-from web.hub import accounts, app, archives, films, here, keys, ledger, rollouts, sites, sqlite, stick, sync, taken
+from web.hub import accounts, app, archives, films, here, keys, ledger, old, rollouts, sites, sqlite, stick, sync, taken
 from web.hub.config import Config, load
 from web.hub.records import Site
 from web.hub.store import PROGRAMME, Store, now, open_store
@@ -183,6 +184,37 @@ def restore(config: Config, file: Path) -> None:
 
 
 programme_option = click.option("--programme", default="", help="The programme; needed where the hub has several.")
+
+
+@hub.command("drop")
+@click.option("--days", type=click.IntRange(min=1), required=True, help="Nothing was said of a film for so many days.")
+@click.option("--yes", is_flag=True, help="Do it; without, only say what would go.")
+@programme_option
+@click.pass_obj
+def drop(config: Config, days: int, yes: bool, programme: str) -> None:
+    """Let old pictures' bytes go beyond their first 32 KiB; their boxes send them again when somebody asks.
+
+    Only of films that are read, whose reads are at their clinic, and that nobody is to read again. Cut off, it goes on when it is
+    called again; the hub may be at work meanwhile.
+    """
+    held, before = here.open_hub(config), now() - days * 86400
+    with closing(held.store):
+        of = programme_of(held.store, programme)
+        with held.store.reading(of) as db:
+            pictures, size = old.count(db, before)
+        told = f"{pictures} pictures, {size / 2**20:.1f} MiB beyond their first 32 KiB"
+        if not yes:
+            click.echo(f"{told}, would go. Nothing has gone yet; add --yes.")
+            return
+        if pictures:
+            with held.store.transaction(of) as db:
+                ledger.append(db, ledger.HUB, "drop", now(), days=days, pictures=pictures, bytes=size)
+        done = gone = 0
+        with click.progressbar(length=pictures, label="Pictures", file=sys.stderr) as bar:
+            for number, freed in old.drop(held.store, held.blobs, of, before):
+                done, gone = done + number, gone + freed
+                bar.update(number)
+    click.echo(f"{done} pictures are their first 32 KiB now; {gone / 2**20:.1f} MiB have gone.")
 
 
 @hub.command("import")

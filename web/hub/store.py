@@ -33,6 +33,7 @@ MIGRATIONS: tuple[str, ...] = (
     archives.TABLE + films.STUDIES,
     films.CHANGES,
     taken.TABLE,
+    films.DROPPED,
 )
 """Each is applied once, in order; `hub.version` is how many have been. Written for SQLite; PostgreSQL has other names of types."""
 
