@@ -268,8 +268,8 @@ class Archive:
 
     def __init__(self, app: Flask, name: str = "next-door") -> None:
         self.app = app
-        with app.extensions[NAME].store.transaction() as db:
-            self.token = archives.add(db, name, PROGRAMME)
+        with app.extensions[NAME].store.transaction(PROGRAMME) as db:
+            self.token = archives.add(db, name)
 
     def get(self, path: str, **headers: str) -> Any:
         """An answer."""

@@ -175,7 +175,8 @@ def test_what_an_archive_sends_is_kept_once_for_its_programme_alone(api: Api) ->
     assert len(api.archive.get(f"/dicom-web/studies/{api.known['study']}/instances").json) == number
     with api.hub.store.transaction() as db:
         sites.add_programme(db, "hills", "")
-        api_of = {"Authorization": f"Bearer {archives.add(db, 'theirs', 'hills')}"}
+    with api.hub.store.transaction("hills") as db:
+        api_of = {"Authorization": f"Bearer {archives.add(db, 'theirs')}"}
     assert api.archive.stow(returned.file(first), **api_of).status_code == 409
     assert api.archive.get("/dicom-web/studies", **api_of).json == []
     assert api.archive.get(WADO.format(**api.known), **api_of).status_code == 404

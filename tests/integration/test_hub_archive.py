@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from email import message_from_bytes
 from email.policy import HTTP
 from pathlib import Path
@@ -300,6 +301,15 @@ def test_a_token_is_told_once_and_refused_once_it_is_removed(tmp_path: Path) -> 
     assert run("archive", "remove", "orthanc").exit_code == 0
     assert run("archive", "remove", "orthanc").exit_code == 2
     assert run("archive", "list").stdout == ""
+    told = run("ledger")
+    assert told.exit_code == 0 and "the ledger is whole" in told.stdout
+    assert [line.split()[2:5] for line in told.stdout.splitlines()[:-1]] == [
+        ["hub:", what, '{"name":"orthanc"}'] for what in ("archive", "no_archive")
+    ]
+    with closing(open_store(Config(state=str(tmp_path / "hub")))) as store, store.transaction("lakes") as db:
+        db.run("UPDATE act SET detail = '{}' WHERE programme = :programme AND seq = 1")
+    told = run("ledger")
+    assert told.exit_code == 1 and "Line 1" in told.stderr and "whole" not in told.stdout
 
 
 def shown_of(pacs: Orthanc, instance: str) -> Dataset:
@@ -314,8 +324,8 @@ def test_orthanc_pulls_films_and_reports_sends_back_and_nothing_is_there_twice(t
         box.tell(*film(1, SHA, len(STREAM)))
         assert box.patch(STREAM[:900], 0, sha256=SHA)[0] == 204
         store = open_store(Config(state=str(served.state)))
-        with store.transaction() as db:
-            token = archives.add(db, "orthanc", hubs.PROGRAMME)
+        with store.transaction(hubs.PROGRAMME) as db:
+            token = archives.add(db, "orthanc")
         store.close()
         near = {
             "Url": f"https://localhost:{served.port}/dicom-web/",

@@ -715,6 +715,10 @@ def test_of_old_pictures_the_beginning_stays_and_the_rest_comes_again_once_someb
     assert feed(hub, device, datas[1], cards.PREFIX, 50_000) == (Took.KEPT, 50_000)
     assert hub.blobs.read(f"{PROGRAMME}/{shas[1]}", 0, 50_000) == datas[1]
     assert due() == (1, rest), "and goes again when it is called next"
+    for number in (1, 2, 7):  # whole, and a beginning
+        for _ in range(2):
+            hub.blobs.remove(f"{PROGRAMME}/{shas[number]}")
+        assert hub.blobs.size(f"{PROGRAMME}/{shas[number]}") == 0
 
 
 def test_a_name_that_is_none_is_refused(hub: Hub) -> None:
@@ -840,6 +844,8 @@ def test_a_roll_out_goes_in_waves_each_after_the_one_before_was_good(hub: Hub) -
     assert fleet.stage()[:2] == ("going", 0) and fleet.stage()[2]["ordered"] == ["c05"]
     assert [len(fleet.orders(name)) for name in ("c05", "c04")] == [1, 0]
     (order,) = fleet.orders("c05")
+    with hub.store.transaction(PROGRAMME) as db:
+        assert rollouts.needed(db, MODEL.sha256) == "the open roll-out, c05" and rollouts.needed(db, "0" * 64) == ""
     assert cards.ordered("c05", order) == order and (order.sha256, order.size) == (MODEL.sha256, 9)
     with hub.store.reading(PROGRAMME) as db:
         assert rollouts.wanted(db, "c05") == MODEL and rollouts.wanted(db, "c04") is None

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge import outside
-from edge.cards import Applied, Order, Status
+from edge.cards import Applied, Order, Status, What
 from edge.cli import main
 from edge.config import Config as BoxConfig
 from edge.config import Hub as HubSettings
@@ -240,3 +240,20 @@ def test_a_model_comes_to_the_hub_whole_and_signed_or_not_at_all(tmp_path: Path)
     blob = tmp_path / "hub/objects/lakes" / model.sha256[:2] / model.sha256
     unpack(blob, tmp_path / "again")
     assert load(tmp_path / "again").digest == load(SHIPPED).digest == model.bundle
+    waits: dict[str, Any] = {"good_seconds": 0.0, "silent_seconds": 1e9, "sha256": model.sha256}
+    outpost("enrol", "north")
+    store = open_hub_store(Config(state=str(tmp_path / "hub")))
+    with closing(store):
+        with store.transaction("lakes") as db:
+            assert rollouts.start(db, "r", What.MODEL, ["north"], "north", "Lead", 1.0, **waits)
+        told = outpost("model", "--remove", model.name)
+        assert told.exit_code == 2 and "the open roll-out, north. Nothing" in told.output
+        with store.transaction("lakes") as db:
+            assert rollouts.act(db, "r", "end", "Lead", 2.0)
+        assert outpost("model", "--remove", "other").exit_code == 2 and blob.exists()
+        assert outpost("model", "--remove", model.sha256[:12]).exit_code == 0 and not blob.exists()
+        with store.reading("lakes") as db:
+            assert rollouts.models(db) == [] and rollouts.given(db, "north", 9)[-1][1] == model.name
+            assert [one.act for one in ledger.acts(db, 2)] == ["no_model", "ended"]
+    assert outpost("model", "--remove", model.name).exit_code == outpost("model").exit_code == 2
+    assert outpost("model", str(SHIPPED)).exit_code == 0 and blob.exists(), "it can come again"

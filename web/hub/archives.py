@@ -20,28 +20,25 @@ CREATE TABLE archive (
 """
 
 
-def add(db: Transaction, name: str, programme: str) -> str | None:
-    """A new archive; gives its token, or None where there is one of that name."""
+def add(db: Transaction, name: str) -> str | None:
+    """A new archive of the transaction's programme; gives its token, or None where there is one of that name."""
     token = secrets.token_urlsafe(32)
     added = db.run(
-        "INSERT INTO archive (name, programme, token) VALUES (:name, :of, :token) ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO archive (name, programme, token) VALUES (:name, :programme, :token) ON CONFLICT (name) DO NOTHING",
         name=name,
-        of=programme,
         token=_hashed(token),
     )
     return token if added else None
 
 
-def remove(db: Transaction, name: str, programme: str) -> bool:
-    """An archive is refused from now on; False where there is none of that name."""
-    return db.run("DELETE FROM archive WHERE name = :name AND programme = :of", name=name, of=programme) == 1
+def remove(db: Transaction, name: str) -> bool:
+    """An archive of the programme is refused from now on; False where there is none of that name."""
+    return db.run("DELETE FROM archive WHERE name = :name AND programme = :programme", name=name) == 1
 
 
-def listed(db: Transaction, programme: str) -> list[str]:
-    """The archives of a programme."""
-    return [
-        row["name"] for row in db.rows("SELECT name FROM archive WHERE programme = :of ORDER BY name", of=programme)
-    ]
+def listed(db: Transaction) -> list[str]:
+    """The archives of the programme."""
+    return [row["name"] for row in db.rows("SELECT name FROM archive WHERE programme = :programme ORDER BY name")]
 
 
 def known(db: Transaction, token: str) -> tuple[str, str] | None:

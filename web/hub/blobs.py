@@ -36,6 +36,10 @@ class Blobs(abc.ABC):
         """Let go what lies behind the first bytes; the same again changes nothing. Raises `Transient`."""
 
     @abc.abstractmethod
+    def remove(self, name: str) -> None:
+        """Let go of an object; one that is not here changes nothing. Raises `Transient`."""
+
+    @abc.abstractmethod
     def size(self, name: str) -> int:
         """How many bytes are here from the beginning on without a gap."""
 
@@ -111,6 +115,17 @@ class Files(Blobs):
                     os.fsync(file.fileno())
         except OSError as error:
             raise Transient(f"A picture cannot be shortened now ({error.strerror}).") from error
+
+    def remove(self, name: str) -> None:
+        """The whole file, and its beginning."""
+        path = self._path(name)
+        try:
+            for one in (path, path.with_suffix(".part")):
+                one.unlink(missing_ok=True)
+            if path.parent.exists():
+                durable.names(path.parent)
+        except OSError as error:
+            raise Transient(f"An object cannot be removed now ({error.strerror}).") from error
 
     def size(self, name: str) -> int:
         """Of the whole file, or of its beginning."""

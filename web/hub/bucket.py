@@ -82,6 +82,14 @@ class Bucket(Blobs):
             if self._whole(name):
                 obstore.delete(self._store, name)
 
+    def remove(self, name: str) -> None:
+        """The whole object, and its pieces."""
+        _check(name)
+        with _reached():
+            gone = [_piece(name, at) for at, _ in self._pieces(name)] + ([name] if self._whole(name) else [])
+            if gone:
+                obstore.delete(self._store, gone)
+
     def size(self, name: str) -> int:
         """Of the whole object, or of its pieces."""
         _check(name)

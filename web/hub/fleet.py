@@ -82,6 +82,9 @@ _ACTS = {
     "ended": N_("ended the roll-out"),
     "done": N_("finished the roll-out"),
     "drop": N_("let old pictures go"),
+    "no_model": N_("removed a model"),
+    "archive": N_("added an archive"),
+    "no_archive": N_("removed an archive"),
 }
 
 
@@ -208,9 +211,8 @@ def _rollout(wrong: str = "") -> str:
         titles = {one.site.name: one.site.title for one in sites.contacts(db) if one.heard_at is not None}
         rolling, models = rollouts.current(db), rollouts.models(db)
         found = [] if rolling is None else rollouts.members(db, rolling, at)
-        past, acts = rollouts.past(db, SHOWN), ledger.acts(db, SHOWN)
+        past, acts, names = rollouts.past(db, SHOWN), ledger.acts(db, SHOWN), rollouts.names(db)
         whole = ledger.broken(db) is None
-    names = {one.sha256: one.name for one in models}
     return render_template(
         "hub/rollout.html",
         wrong=wrong,

@@ -46,7 +46,7 @@ def append(db: Transaction, actor: str, act: str, at: float, **detail: Any) -> N
     )
 
 
-def acts(db: Transaction, most: int) -> list[Act]:
+def acts(db: Transaction, most: int = 2**62) -> list[Act]:
     """What was done last, the latest first."""
     rows = db.rows("SELECT * FROM act WHERE programme = :programme ORDER BY seq DESC LIMIT :most", most=most)
     return [

@@ -1,7 +1,9 @@
 """`/openapi.json`: what other systems may ask of the hub, as OpenAPI 3.1, made of the code itself.
 
 Paths and methods are those that the application serves, values those of `edge/cards.py`; what else there is to say of a request
-stands at its function, by `operation`. A test holds the description against the hub.
+stands at its function, by `operation`. A test holds the description against the hub. What the readers' own pages ask for
+(`/read/N/film`, `/read/N/hold` and the like) is not here: it goes by a person's session, is asked by scripts of this very version
+alone, and changes with them.
 """
 
 from __future__ import annotations

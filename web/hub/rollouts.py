@@ -75,6 +75,11 @@ CREATE TABLE given (
 ) STRICT;
 """
 
+REMOVED = """
+ALTER TABLE model ADD COLUMN removed_at REAL;
+"""
+"""A model that is gone keeps its name, which orders of then have."""
+
 STOPPED = frozenset({"worker", "phantom"})
 """Of the processes of a box that complain, those that stop the AI."""
 LOOK_SECONDS = 15.0
@@ -133,7 +138,8 @@ def add_model(db: Transaction, data: bytes, found: Bundle, at: float) -> Model:
     sha256, manifest = hashlib.sha256(data).hexdigest(), found.manifest
     db.run(
         "INSERT INTO model (programme, sha256, size, bundle, name, added_at)"
-        " VALUES (:programme, :sha256, :size, :bundle, :name, :at) ON CONFLICT (programme, sha256) DO NOTHING",
+        " VALUES (:programme, :sha256, :size, :bundle, :name, :at)"
+        " ON CONFLICT (programme, sha256) DO UPDATE SET removed_at = NULL",
         sha256=sha256,
         size=len(data),
         bundle=found.digest,
@@ -145,13 +151,40 @@ def add_model(db: Transaction, data: bytes, found: Bundle, at: float) -> Model:
 
 def models(db: Transaction) -> list[Model]:
     """The models that can be ordered, the latest first."""
-    return list(map(_model, db.rows("SELECT * FROM model WHERE programme = :programme ORDER BY added_at DESC, name")))
+    asked = "SELECT * FROM model WHERE programme = :programme AND removed_at IS NULL ORDER BY added_at DESC, name"
+    return list(map(_model, db.rows(asked)))
+
+
+def names(db: Transaction) -> dict[str, str]:
+    """What the models are called by their hashes, also those that are gone."""
+    return {row["sha256"]: row["name"] for row in db.rows("SELECT * FROM model WHERE programme = :programme")}
 
 
 def model(db: Transaction, sha256: str) -> Model | None:
     """The model of that hash, or None."""
-    row = db.row("SELECT * FROM model WHERE programme = :programme AND sha256 = :sha256", sha256=sha256)
+    asked = "SELECT * FROM model WHERE programme = :programme AND sha256 = :sha256 AND removed_at IS NULL"
+    row = db.row(asked, sha256=sha256)
     return None if row is None else _model(row)
+
+
+def needed(db: Transaction, sha256: str) -> str:
+    """Who waits for a model: the open roll-out, and sites whose boxes were ordered it last and have not said what came of it."""
+    db.rows("SELECT programme FROM programme WHERE programme = :programme" + db.hold)  # none begins meanwhile
+    going = current(db)
+    rows = db.rows(
+        "SELECT given.site FROM given LEFT JOIN applied ON applied.programme = given.programme AND applied.site = given.site"
+        " AND applied.ordered = given.ordered WHERE given.programme = :programme AND given.sha256 = :sha256"
+        " AND applied.ordered IS NULL AND given.number = (SELECT MAX(later.number) FROM given AS later"
+        " WHERE later.programme = :programme AND later.site = given.site) ORDER BY given.site",
+        sha256=sha256,
+    )
+    waits = [row["site"] for row in rows]
+    return ", ".join((["the open roll-out"] if going is not None and going.sha256 == sha256 else []) + waits)
+
+
+def remove_model(db: Transaction, sha256: str, at: float) -> None:
+    """A model can no longer be ordered."""
+    db.run("UPDATE model SET removed_at = :at WHERE programme = :programme AND sha256 = :sha256", sha256=sha256, at=at)
 
 
 def wanted(db: Transaction, site: str) -> Model | None:

@@ -8,10 +8,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from flask import Flask
 
 from edge import box
@@ -259,11 +261,44 @@ def programme_of(store: Store, name: str) -> str:
 
 
 @hub.command("model")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), required=False)
+@click.option("--remove", "gone", metavar="NAME", help="Let go of the model of that name, or whose SHA-256 begins so.")
 @programme_option
 @click.pass_obj
-def add_model(config: Config, folder: Path, programme: str) -> None:
-    """Have a signed model bundle at the hub, so that it can be rolled out; its boxes prove it each for itself."""
+def model(config: Config, folder: Path | None, gone: str | None, programme: str) -> None:
+    """Have a signed model bundle at the hub, so that it can be rolled out; its boxes prove it each for itself.
+
+    One that a roll-out or a box waits for is not removed.
+    """
+    if folder is not None and gone is None:
+        _add_model(config, folder, programme)
+    elif gone and folder is None:
+        _remove_model(config, gone, programme)
+    else:
+        raise click.UsageError("Name the folder of a model, or one to --remove.")
+
+
+def _remove_model(config: Config, name: str, programme: str) -> None:
+    held = here.open_hub(config)
+    with closing(held.store):
+        of = programme_of(held.store, programme)
+        with held.store.transaction(of) as db:
+            known = rollouts.models(db)
+            found = [one for one in known if one.name == name or (len(name) > 7 and one.sha256.startswith(name))]
+            if len(found) != 1:
+                listed = "; ".join(f"{one.name} ({one.sha256[:12]})" for one in known)
+                raise click.UsageError(f"Which model? There are: {listed}." if listed else "There is no model here.")
+            if needed := rollouts.needed(db, found[0].sha256):
+                raise click.UsageError(f"{found[0].name} is waited for by {needed}. Nothing was removed.")
+            rollouts.remove_model(db, found[0].sha256, now())
+            ledger.append(db, ledger.HUB, "no_model", now(), name=found[0].name, sha256=found[0].sha256)
+            held.blobs.remove(
+                f"{of}/{found[0].sha256}"
+            )  # where this fails nothing was removed, and it can be tried again
+    click.echo(f"{found[0].name} is gone from the hub; boxes that have it keep it.")
+
+
+def _add_model(config: Config, folder: Path, programme: str) -> None:
     bundle = rollouts.signed(folder)
     held, data = here.open_hub(config), bundles.packed(folder)
     with closing(held.store):
@@ -276,6 +311,25 @@ def add_model(config: Config, folder: Path, programme: str) -> None:
             found = rollouts.add_model(db, data, bundle, now())
             ledger.append(db, ledger.HUB, "model", now(), name=found.name, sha256=found.sha256)
     click.echo(f"{found.name} ({found.size / 2**20:.1f} MiB) can be rolled out: on the hub's page of boxes.")
+
+
+@hub.command("ledger")
+@programme_option
+@click.pass_obj
+def fleet_ledger(config: Config, programme: str) -> None:
+    """Print who did what to the fleet, the oldest first, and whether the ledger is whole; ends with 1 where it is not."""
+    with closing(open_store(config)) as store:
+        of = programme_of(store, programme)
+        with store.reading(of) as db:
+            acts, wrong = ledger.acts(db), ledger.broken(db)
+    for one in reversed(acts):
+        at = datetime.fromtimestamp(one.at, UTC).isoformat(timespec="seconds")
+        detail = msgspec.json.encode(one.detail, order="sorted").decode()
+        click.echo(f"{one.seq:6} {at} {one.actor or 'hub'}: {one.act} {detail}")
+    if wrong is not None:
+        click.echo(f"Line {wrong} is not as it was written, or one before it is missing.", err=True)
+        sys.exit(1)
+    click.echo(f"{len(acts)} lines, each chained to the one before: the ledger is whole.")
 
 
 @hub.command()
@@ -373,8 +427,10 @@ def archive_add(config: Config, name: str, programme: str) -> None:
         raise click.UsageError("An archive's name has letters, digits, - and _ only.")
     with closing(open_store(config)) as store:
         of = programme_of(store, programme)
-        with store.transaction() as db:
-            token = archives.add(db, name, of)
+        with store.transaction(of) as db:
+            token = archives.add(db, name)
+            if token is not None:
+                ledger.append(db, ledger.HUB, "archive", now(), name=name)
     if token is None:
         raise click.UsageError(
             f"There is an archive called {name} already. Another token: outpost hub archive remove {name}"
@@ -391,8 +447,10 @@ def archive_remove(config: Config, name: str, programme: str) -> None:
     """Refuse an archive from now on."""
     with closing(open_store(config)) as store:
         of = programme_of(store, programme)
-        with store.transaction() as db:
-            removed = archives.remove(db, name, of)
+        with store.transaction(of) as db:
+            removed = archives.remove(db, name)
+            if removed:
+                ledger.append(db, ledger.HUB, "no_archive", now(), name=name)
     if not removed:
         raise click.UsageError(f"There is no archive called {name}: outpost hub archive list")
     click.echo(f"{name} is refused from now on.")
@@ -405,8 +463,8 @@ def archive_list(config: Config, programme: str) -> None:
     """List the archives that may read."""
     with closing(open_store(config)) as store:
         of = programme_of(store, programme)
-        with store.reading() as db:
-            for name in archives.listed(db, of):
+        with store.reading(of) as db:
+            for name in archives.listed(db):
                 click.echo(name)
 
 

@@ -34,6 +34,7 @@ MIGRATIONS: tuple[str, ...] = (
     films.CHANGES,
     taken.TABLE,
     films.DROPPED,
+    rollouts.REMOVED,
 )
 """Each is applied once, in order; `hub.version` is how many have been. Written for SQLite; PostgreSQL has other names of types."""
 
