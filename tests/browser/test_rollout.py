@@ -134,7 +134,7 @@ def test_a_model_goes_to_two_boxes_in_waves_halts_at_the_first_and_goes_on_once_
             assert "It has halted at North clinic." in banner and sentence in banner and action in banner
             assert wrong(page) == []
         with programme.lead(browser, "ar", "8-landscape") as page:
-            for path in ("/fleet", "/fleet/rollout", "/fleet/north"):
+            for path in ("/fleet", "/fleet/rollout", "/fleet/box/north"):
                 page.goto(programme.url + path)
                 page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
                 assert wrong(page) == [], path
@@ -151,7 +151,7 @@ def test_a_model_goes_to_two_boxes_in_waves_halts_at_the_first_and_goes_on_once_
             until(lambda: programme.newest().state == "done", "both boxes run the model")
             page.goto(f"{programme.url}/fleet/rollout")
             assert "finished" in page.inner_text("main")
-            page.goto(f"{programme.url}/fleet/north")
+            page.goto(f"{programme.url}/fleet/box/north")
             told = page.inner_text("main")
             assert "cxr-lite0 9.2.0 (shadow mode)" in told and sentence in told and "The order was carried out." in told
         assert [model_of(box) for box in (north, south)] == ["9.2.0", "9.2.0"]

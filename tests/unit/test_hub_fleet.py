@@ -28,7 +28,7 @@ from tests.reading import PROGRAMME, STATUS, Hub
 from web.hub import answers, fleet, ledger, rollouts, sites
 from web.hub.accounts import Role
 from web.hub.config import Config
-from web.hub.records import Contact
+from web.hub.records import Contact, Site
 from web.hub.store import open_store as open_hub_store
 
 HOUR = timedelta(hours=1)
@@ -54,10 +54,22 @@ def test_the_box_that_needs_somebody_comes_first_and_leads_to_all_it_said(hub: H
     hub.says("south", msgspec.structs.replace(STATUS, notices=("worker",), drift="changed"))
     first, second = rows(lead.get("/fleet").text)
     assert first[:2] == ("act", "عيادة الجنوب") and "The AI is stopped" in first[2] and second == north
-    told = lead.get("/fleet/south").text
+    told = lead.get("/fleet/box/south").text
     assert "Its films have changed." in told and "demonstrator 1.0" in told and "ab" * 8 in told
-    assert lead.get("/fleet/nowhere").status_code == 404
+    assert lead.get("/fleet/box/nowhere").status_code == 404
     assert hub.client("Reader").get("/fleet").status_code == 403
+
+
+def test_a_clinic_that_is_called_like_a_page_has_its_own_all_the_same(hub: Hub) -> None:
+    names = ("rollout", "box", "fleet", "static", "sync")
+    with hub.held.store.transaction(PROGRAMME) as db:
+        for name in names:
+            sites.add(db, Site(programme=PROGRAMME, name=name, title=f"At {name}", language="en", timezone="UTC"))
+    lead = hub.client("Lead", Role.LEAD)
+    links = dict(re.findall(r'href="([^"]+)"><bdi>(At \w+)', lead.get("/fleet").text))
+    assert sorted(links.values()) == sorted(f"At {name}" for name in names)
+    for link, title in links.items():
+        assert f"<h1><bdi>{title}</bdi></h1>" in lead.get(link).text
 
 
 WRONG = {
@@ -179,7 +191,7 @@ def test_a_lead_begins_a_roll_out_sees_it_halt_and_goes_on_or_ends_it(hub: Hub) 
     assert post(lead, "act", {"rollout": name, "act": "end"}).status_code == 303
     page = lead.get("/fleet/rollout").text
     assert "ended by a person" in page and page.count("<b><bdi>Lena</bdi></b>") == 4
-    told = lead.get("/fleet/south").text
+    told = lead.get("/fleet/box/south").text
     assert "Settings of the link" in told and "Stay as it is" in told and "has not said yet" in told
 
 
@@ -203,7 +215,7 @@ def test_what_a_newer_box_says_halts_a_roll_out_in_its_own_word(hub: Hub) -> Non
     lead = hub.client("Lena", Role.LEAD)
     post(lead, "start", form(lead.get("/fleet/rollout").text, what="settings", **{"hub.daily_mib": "20"}))
     carried(hub, "north", "not_in_the_rain", "hub.daily_mib")
-    for path in ("/fleet", "/fleet/rollout", "/fleet/north"):
+    for path in ("/fleet", "/fleet/rollout", "/fleet/box/north"):
         page = lead.get(path)
         assert page.status_code == 200 and "not_in_the_rain (hub.daily_mib)" in page.text, path
 

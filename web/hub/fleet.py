@@ -123,7 +123,7 @@ def page() -> str:
     )
 
 
-@pages.get("/fleet/<site>")
+@pages.get("/fleet/box/<site>")
 @people.may(Role.LEAD)
 def of(site: str) -> str:
     """Everything that a clinic's box has said of itself."""
