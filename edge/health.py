@@ -12,7 +12,7 @@ from pathlib import Path
 from edge import passport, phantom
 from edge.config import Config
 from edge.errors import Tampered
-from edge.records import Update
+from edge.records import DISK_KEY, DiskKey, Update
 from edge.state import arrivals, audit, phantoms, trust, updates
 from edge.state.audit import Event
 from edge.state.objects import Objects
@@ -60,6 +60,14 @@ def disk(config: Config) -> Reading:
     if films < LOW_FILMS:
         return Reading("disk", "low", Level.LOOK, values)
     return Reading("disk", "good", Level.GOOD, values)
+
+
+def encryption(note: Path = DISK_KEY) -> Reading:
+    """Whether the box's disk is encrypted, and whom that keeps out."""
+    held = _text(note)
+    if held in set(DiskKey):
+        return Reading("encryption", held, Level.GOOD, {})
+    return Reading("encryption", "unknown", Level.UNKNOWN, {})
 
 
 def clock(store: sqlite3.Connection, at: datetime, synchronized: Path = SYNCHRONIZED) -> Reading:

@@ -636,6 +636,19 @@ class StoredFile:
     size: int
 
 
+class DiskKey(StrEnum):
+    """Who holds the key of a box's encrypted disk."""
+
+    CHIP = "chip"
+    """Its security chip (TPM 2)."""
+    FILE = "file"
+    """The disk itself, on another partition."""
+
+
+DISK_KEY = Path("/run/outpost-data")
+"""Where a box that was made from an image notes that at every start."""
+
+
 class Update(StrEnum):
     """What came of the last update."""
 

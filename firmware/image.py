@@ -4,7 +4,7 @@
               2 site    the site file's place                          4 MiB, FAT
               3 a       a slot: the system, its hashes, its last block says where those begin
               4 b       the other slot, empty
-              5 data    everything that changes; the box makes it from the rest of the disk at its first start
+              5 data    everything that changes, encrypted; the box makes it from the rest of the disk at its first start
 
 `build/image BOARD` runs it. It needs Debian's mirror and the package registry once; what it fetched it keeps in --cache.
 """
@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edge.errors import Misconfigured
 from edge.state.store import BUILT
-from firmware import blockmap, bom, bundle, card, signature
+from firmware import blockmap, bom, bundle, card, data, signature
 from firmware.signature import SecretKey
 
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "systemd-zram-generator", "udev", "dbus", "kmod",
     "iproute2", "nftables", "initramfs-tools", "busybox", "cryptsetup-bin", "e2fsprogs", "python3", "ca-certificates", "tzdata",
-    "zstd", "rauc", "squashfs-tools",
+    "zstd", "rauc", "squashfs-tools", "libtss2-esys-3.0.2-0", "libtss2-rc0",
 )  # fmt: skip
 PYTHON = "3.11"
 """Of Debian's `SUITE`."""
@@ -322,6 +322,7 @@ def esp(board: Board, path: Path) -> None:
         _run("grub-mkimage", f"--format={board.grub}", f"--output={loader}", "--prefix=/EFI/outpost", *GRUB_MODULES)
         _run("grub-editenv", str(config / "grubenv"), "create")
         _run("grub-editenv", str(config / "grubenv"), "set", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
+        (config / "data.key").write_bytes(bytes(data.SIZE))  # written in place, where the box has no security chip
 
 
 def place(path: Path) -> None:

@@ -2,7 +2,8 @@
 
 The folder is renamed before anything in it goes, so that a box that loses its power on the way starts as a new one, and goes on
 erasing. What is erased is written over once. On flash (cards, sticks, SSDs) that reaches only what the disk still shows: older
-copies of a block may be left where no program gets at them but a laboratory does. Whoever types the name is told so.
+copies of a block may be left where no program gets at them but a laboratory does. Whoever types the name is told so. A box
+made from an image has its disk encrypted, and the disk's key is the first that goes (`data.py`): old copies are noise then.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from edge.cli import config_of
 from edge.config import Config
 from edge.errors import Misconfigured
 from edge.health import Level
+from edge.records import DISK_KEY
 from edge.state import arrivals, device, sync
 from edge.state.store import DATABASE, idle, now, open_store
+from firmware import data
 from firmware.provision import CABLE, CODE, HELD, SETTINGS, SIGNER
 
 KEYS = (device.FILE, backup.KEY, "pseudonym.key", "ledger.key", "setup-code", "trust")
@@ -106,8 +109,16 @@ def reset(ctx: click.Context) -> None:
     typed = click.prompt(f"To erase it, type the site's name{'' if config.site.name else f' ({min(names)})'}")
     if typed.strip().casefold() not in {name.casefold() for name in names}:
         raise Misconfigured("that is not this site's name. Nothing was erased.")
+    encrypted = DISK_KEY.exists() and state.is_relative_to("/var")
+    if encrypted:
+        data.forget()
     click.echo(f"{erase(state)} files are erased, the keys first.")
     click.echo(
         "At its next start it is a new box. Have the hub revoke the old one; destroy its back-ups, if they shall go too.\n"
-        "The disk was not encrypted: before it leaves the clinic for good, break the card, or erase the disk with its maker's tool."
+        + (
+            "The disk was encrypted and its key is erased: switch the box off now, and nobody reads it again."
+            if encrypted
+            else "Outpost did not encrypt this disk: before it leaves the clinic for good, break the card, or erase the disk "
+            "with its maker's tool."
+        )
     )

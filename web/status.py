@@ -77,6 +77,7 @@ def _lines() -> list[Line]:
             _reading,
             (
                 health.disk(config),
+                health.encryption(),
                 health.clock(store, at),
                 health.certificate(Path(config.state), at),
                 health.power(),
@@ -331,6 +332,29 @@ _READINGS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "full": (
                 N_("The disk is full (%(free_gib)s GiB free): the X-ray unit keeps its films."),
                 N_("Call the technician now."),
+            ),
+        },
+    ),
+    "encryption": (
+        N_("Disk encryption"),
+        {
+            "chip": (
+                N_(
+                    "The disk is encrypted and its key is in the box’s security chip: the disk alone shows nobody a film. "
+                    "Whoever takes the whole box can still start it."
+                ),
+                N_("Keep the box locked away."),
+            ),
+            "file": (
+                N_(
+                    "The disk is encrypted and its key is on the same disk: it can be erased at once, but whoever takes the disk "
+                    "or the box can read the films."
+                ),
+                N_("Keep the box locked away."),
+            ),
+            "unknown": (
+                N_("Outpost did not encrypt this computer’s disk and cannot tell whether somebody else did."),
+                N_("Ask whoever set up the computer; keep it locked away."),
             ),
         },
     ),

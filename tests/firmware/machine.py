@@ -39,7 +39,10 @@ class Machine:
         self.dicom, self.https, self.http = (free_port() for _ in range(3))
         self.stick: Path | None = None
         """What is in its USB port when it is switched on."""
+        self.chip: Path | None = None
+        """What its security chip (TPM 2) remembers, a folder; without one it has none."""
         self._process: subprocess.Popen[bytes] | None = None
+        self._seal: subprocess.Popen[bytes] | None = None
         self._read = 0
 
     def start(self) -> None:
@@ -60,6 +63,15 @@ class Machine:
         if self.stick is not None:
             command += ["-drive", f"file={self.stick},format=raw,if=none,id=stick"]
             command += ["-device", "usb-storage,drive=stick,removable=on"]
+        if self.chip is not None:
+            self.chip.mkdir(exist_ok=True)
+            port = self.chip / "port"
+            port.unlink(missing_ok=True)
+            told = ["socket", "--tpm2", f"--tpmstate=dir={self.chip}", f"--ctrl=type=unixio,path={port}", "--terminate"]
+            self._seal = subprocess.Popen([peer("swtpm", "swtpm"), *told], stdin=subprocess.DEVNULL)
+            until(port.exists, "a security chip")
+            command += ["-chardev", f"socket,id=chip,path={port}", "-tpmdev", "emulator,id=tpm,chardev=chip"]
+            command += ["-device", "tpm-crb,tpmdev=tpm"]
         self._read = self.serial.stat().st_size if self.serial.exists() else 0
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
@@ -69,6 +81,10 @@ class Machine:
             self._process.kill()
             self._process.wait()
             self._process = None
+        if self._seal is not None:
+            self._seal.terminate()
+            self._seal.wait()
+            self._seal = None
 
     def said(self) -> str:
         """What came out of the serial port since it was switched on."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from edge.config import Config
 from edge.records import Outcome
 from edge.samples import film
 from edge.state.store import now, open_store
-from firmware import authority, bom, bundle, card, slots
+from firmware import authority, bom, bundle, card, data, slots
 from firmware import image as recipe
 from firmware.signature import SecretKey
 from models import phantom
@@ -36,10 +36,12 @@ from tests.box import until
 from tests.conftest import peer
 from tests.firmware.conftest import MIB
 from tests.firmware.leaks import leak
-from tests.firmware.machine import FIRMWARE, NAME, SECONDS, Container, Machine
+from tests.firmware.machine import FIRMWARE, NAME, SECONDS, Container, Machine, Tablet
 from tests.people import PIN
 
 pytestmark = [pytest.mark.release, pytest.mark.timeout(1800)]
+SETUP = r"Setup +code ([0-9A-Z]{5}-[0-9A-Z]{5})"
+LISTENS = "DICOM KALENE on port 11112"
 NAMED = """import sqlite3
 rows = sqlite3.connect("file:/var/lib/outpost/state/outpost.db?mode=ro", uri=True)
 print(rows.execute("SELECT group_concat(header) FROM result").fetchone()[0])
@@ -68,7 +70,7 @@ def image(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for program, package in (
         ("mmdebstrap", "mmdebstrap"), ("mksquashfs", "squashfs-tools"), ("veritysetup", "cryptsetup-bin"),
         ("mkfs.vfat", "dosfstools"), ("mcopy", "mtools"), ("grub-mkimage", "grub-common"),
-        ("qemu-system-x86_64", "qemu-system-x86"), ("rauc", "rauc"),
+        ("qemu-system-x86_64", "qemu-system-x86"), ("rauc", "rauc"), ("swtpm", "swtpm"),
     ):  # fmt: skip
         peer(program, package)
     for file, package in ((FIRMWARE, "ovmf"), (Path("/usr/lib/grub/x86_64-efi"), "grub-efi-amd64-bin")):
@@ -77,15 +79,15 @@ def image(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipe.build("generic-x86-64", tmp_path_factory.mktemp("image"), cache, SecretKey.generate(), keys)
 
 
-@pytest.fixture
-def machine(image: Path, tmp_path: Path) -> Iterator[Machine]:
+@contextmanager
+def flashed(image: Path, tmp_path: Path, told: str = SITE) -> Iterator[Machine]:
     """A computer whose disk was flashed by a technician, with a site file."""
     site, disk = tmp_path / "kalene.site", tmp_path / "disk"
-    site.write_bytes(sites.sign(SITE, Ed25519PrivateKey.generate()))
+    site.write_bytes(sites.sign(told, Ed25519PrivateKey.generate()))
     disk.touch()
     os.truncate(disk, 4096 * MIB)
-    told = ["flash", str(image), "--key", f"{image}.pub", "--to", str(disk), "--site", str(site), "--yes"]
-    result = CliRunner().invoke(main, told)
+    command = ["flash", str(image), "--key", f"{image}.pub", "--to", str(disk), "--site", str(site), "--yes"]
+    result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     box = Machine(disk)
     try:
@@ -94,6 +96,13 @@ def machine(image: Path, tmp_path: Path) -> Iterator[Machine]:
         box.cut()
         if keep := os.environ.get("OUTPOST_KEEP_SERIAL"):
             shutil.copy(box.serial, keep)
+
+
+@pytest.fixture
+def machine(image: Path, tmp_path: Path) -> Iterator[Machine]:
+    """A computer whose disk was flashed by a technician, with a site file."""
+    with flashed(image, tmp_path) as box:
+        yield box
 
 
 def test_the_units_of_a_slot_take_a_film_and_show_its_outcome(image: Path, tmp_path: Path) -> None:
@@ -209,15 +218,49 @@ def test_the_model_passes_its_self_test_on_a_processor_without_vnni() -> None:
     subprocess.run(command, cwd=recipe.ROOT, check=True, timeout=SECONDS)
 
 
+def partition(disk: Path, name: str) -> tuple[int, int]:
+    """Where it begins and ends, in bytes."""
+    with disk.open("rb") as file:
+        ((begin, end),) = [(begin, end) for part, begin, end in card.partitions(file.fileno()) if part == name]
+    return begin, end
+
+
+def beside(disk: Path, name: str) -> bytes:
+    """A file beside the boot loader's configuration, as it lies on the disk."""
+    command = [peer("mtype", "mtools"), "-i", f"{disk}@@{partition(disk, 'outpost-esp')[0]}", f"::EFI/outpost/{name}"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
 def variables(disk: Path) -> dict[str, str]:
     """What the boot loader would find on the disk."""
+    return slots.parse(beside(disk, "grubenv"))
+
+
+def holds(disk: Path, text: bytes, begin: int) -> bool:
+    """Whether a disk shows it to somebody who reads it from a place on."""
     with disk.open("rb") as file:
-        ((_, begin, end), *_) = card.partitions(file.fileno())
         file.seek(begin)
-        volume = disk.with_suffix(".efi")
-        volume.write_bytes(file.read(end - begin))
-    command = [peer("mtype", "mtools"), "-i", volume, "::EFI/outpost/grubenv"]
-    return slots.parse(subprocess.run(command, capture_output=True, check=True).stdout)
+        before = b""
+        while block := file.read(16 * MIB):
+            if text in before + block:
+                return True
+            before = block[-len(text) :]
+    return False
+
+
+def send(machine: Machine, *paths: Path) -> None:
+    """What an X-ray unit does; all are acknowledged."""
+    command = [peer("storescu", "dcmtk"), "-aec", "KALENE", "127.0.0.1", str(machine.dicom), *map(str, paths)]
+    subprocess.run(command, check=True, timeout=SECONDS)
+
+
+def sign_in(machine: Machine, code: str, folder: Path) -> Tablet:
+    """The tablet of the box's lead, with the code that stands at the serial port."""
+    join(machine, folder / "outpost.crt")
+    tablet = machine.tablet(folder / "outpost.crt")
+    status, text = tablet.ask("/setup", {"code": code, "name": "Grace", "new": PIN, "again": PIN})
+    assert status in (200, 302, 303), text
+    return tablet
 
 
 def join(machine: Machine, file: Path) -> None:
@@ -227,27 +270,25 @@ def join(machine: Machine, file: Path) -> None:
     file.write_bytes(x509.load_der_x509_certificate(answer.data).public_bytes(Encoding.PEM))
 
 
-def test_a_flashed_disk_becomes_a_box_that_takes_a_film(machine: Machine, tmp_path: Path) -> None:
+def test_a_flashed_disk_becomes_a_box_that_takes_a_film_and_forgets_it(
+    image: Path, machine: Machine, tmp_path: Path
+) -> None:
+    """The board has no security chip: the key of the data partition lies on the disk, until the card says that it shall go."""
     machine.start()
-    code = machine.until(r"Setup +code ([0-9A-Z]{5}-[0-9A-Z]{5})").group(1)
-    machine.until("DICOM KALENE on port 11112")
+    code = machine.until(SETUP).group(1)
+    machine.until(LISTENS)
     path = tmp_path / "film.dcm"
     film(phantom.chest(1), "Mwansa^Ruth", "050Y", "F").save_as(path, enforce_file_format=True)
-    send = [peer("storescu", "dcmtk"), "-aec", "KALENE", "127.0.0.1", str(machine.dicom), str(path)]
-    subprocess.run(send, check=True, timeout=SECONDS)
-    ready = machine.until(r"\[ *([0-9.]+)\].*DICOM KALENE").group(1)
-
-    join(machine, tmp_path / "outpost.crt")
-    tablet = machine.tablet(tmp_path / "outpost.crt")
-    status, text = tablet.ask("/setup", {"code": code, "name": "Grace", "new": PIN, "again": PIN})
-    assert status in (200, 302, 303), text
+    send(machine, path)
+    ready = machine.until(rf"\[ *([0-9.]+)\].*{LISTENS}").group(1)
+    tablet, text = sign_in(machine, code, tmp_path), ""
     end = time.monotonic() + SECONDS
     while "Ruth" not in text or not re.search("Immediate|Soon|Routine|could not assess", text):
         assert time.monotonic() < end, text
         time.sleep(1)
-        status, text = tablet.ask("/")
+        _, text = tablet.ask("/")
+    assert "its key is on the same disk" in tablet.ask("/status")[1]
     tablet.close()
-
     machine.until("slot A is good")
     machine.until("Finished outpost-good.service")
     machine.cut()
@@ -255,6 +296,31 @@ def test_a_flashed_disk_becomes_a_box_that_takes_a_film(machine: Machine, tmp_pa
     failed = re.findall(r"systemd\[1\]: (?:Failed to start|\S+: Failed with result).*", machine.said())
     assert failed == []
     print(f"ready for films {ready} s after its kernel began, on a machine with a load of {os.getloadavg()[0]:.0f}")
+
+    begin, _ = partition(machine.disk, "outpost-data")
+    system, end_of_system = partition(machine.disk, "outpost-a")
+    with machine.disk.open("rb") as disk, image.open("rb") as flashed:
+        disk.seek(system), flashed.seek(system)
+        assert disk.read(end_of_system - system) == flashed.read(end_of_system - system), "the root is never written"
+        disk.seek(begin)
+        header = disk.read(6)
+    assert header == b"LUKS\xba\xbe"
+    assert not holds(machine.disk, b"Mwansa", begin) and not holds(machine.disk, b"SQLite format 3", begin)
+    key = beside(machine.disk, "data.key")
+    assert len(set(key)) > 16
+
+    (tmp_path / data.ORDER).write_text("Kalene\n")
+    place = f"{machine.disk}@@{partition(machine.disk, card.SITE)[0]}"
+    copy = [peer("mcopy", "mtools"), "-i", place, tmp_path / data.ORDER, "::"]
+    subprocess.run(copy, check=True, env=os.environ | {"MTOOLS_SKIP_CHECK": "1"})
+    machine.start()
+    machine.until("everything that was on this box is erased")
+    assert machine.until(SETUP).group(1) != code
+    machine.until(LISTENS)
+    machine.cut()
+    assert beside(machine.disk, "data.key") not in (key, bytes(data.SIZE))
+    listed = subprocess.run([peer("mdir", "mtools"), "-b", "-i", place], capture_output=True, text=True, check=True)
+    assert "reset" not in listed.stdout.casefold()
 
 
 def test_a_slot_that_is_damaged_gives_way_to_the_one_before(machine: Machine) -> None:
@@ -284,34 +350,42 @@ def test_a_slot_that_is_damaged_gives_way_to_the_one_before(machine: Machine) ->
     assert variables(machine.disk) == {"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "0", "B_TRY": "0"}
 
 
+def system(image: Path) -> tuple[bytes, bytes]:
+    """What is in slot A of an image: the system with its hashes, and the slot's last block."""
+    begin, end = partition(image, "outpost-a")
+    with image.open("rb") as file:
+        file.seek(begin)
+        slot = file.read(end - begin)
+    held, last = slot[: -bundle.BLOCK].rstrip(b"\0"), slot[-bundle.BLOCK :]
+    return held.ljust(-(-len(held) // bundle.BLOCK) * bundle.BLOCK, b"\0"), last
+
+
+def stick(keys: Path, held: bytes, last: bytes, version: str, folder: Path) -> Path:
+    """A stick with a release of a system."""
+    path, mirror, made = folder / "system", folder / "mirror", folder / "stick"
+    path.write_bytes(held)
+    by = (keys / "signer.pem", keys / "signer.key")
+    released = bundle.make(path, last, "generic-x86-64", version, folder / "b.raucb", *by)
+    authority.add(mirror, keys, (released, "generic-x86-64", version), now())
+    made.touch()
+    os.truncate(made, 1024 * MIB)
+    label = [peer("mkfs.vfat", "dosfstools"), "-F", "32", "-n", "OUTPOST-USB", made]
+    subprocess.run(label, check=True, capture_output=True)
+    copy = [peer("mcopy", "mtools"), "-i", made, "-s", *sorted(mirror.iterdir()), "::"]
+    subprocess.run(copy, check=True, env=os.environ | {"MTOOLS_SKIP_CHECK": "1"})
+    return made
+
+
 def test_an_update_on_a_stick_is_installed_started_and_kept(
     image: Path, keys: Path, machine: Machine, tmp_path: Path
 ) -> None:
-    """The technician's whole part: put a stick in, and switch the box off and on. The box is backed up to it as well."""
-    with image.open("rb") as file:
-        ((begin, end),) = [(begin, end) for name, begin, end in card.partitions(file.fileno()) if name == "outpost-a"]
-        file.seek(begin)
-        slot = file.read(end - begin)
-    system, last = slot[: -bundle.BLOCK].rstrip(b"\0"), slot[-bundle.BLOCK :]
-    path = tmp_path / "system"
-    path.write_bytes(system.ljust(-(-len(system) // bundle.BLOCK) * bundle.BLOCK, b"\0"))
-    made = bundle.make(
-        path, last, "generic-x86-64", "0.9.0", tmp_path / "b.raucb", keys / "signer.pem", keys / "signer.key"
-    )
-    mirror, stick = tmp_path / "mirror", tmp_path / "stick"
-    authority.add(mirror, keys, (made, "generic-x86-64", "0.9.0"), now())
-    stick.touch()
-    os.truncate(stick, 1024 * MIB)
-    subprocess.run(
-        [peer("mkfs.vfat", "dosfstools"), "-F", "32", "-n", "OUTPOST-USB", stick], check=True, capture_output=True
-    )
-    subprocess.run(
-        [peer("mcopy", "mtools"), "-i", stick, "-s", *sorted(mirror.iterdir()), "::"],
-        check=True,
-        env=os.environ | {"MTOOLS_SKIP_CHECK": "1"},
-    )
-    machine.stick = stick
+    """The technician's whole part: put a stick in, and switch the box off and on. The box is backed up to it as well.
+
+    The board has a security chip, which gives the new system the key of the data partition as it gave it to the old one.
+    """
+    machine.stick, machine.chip = stick(keys, *system(image), "0.9.0", tmp_path), tmp_path / "chip"
     machine.start()
+    code = machine.until(SETUP).group(1)
     machine.until("slot A is good")
     machine.until("Version 0.9.0 is on the box and starts when the box does")
     machine.until(r"(\w{5}-){5}\w{5}")
@@ -319,11 +393,20 @@ def test_an_update_on_a_stick_is_installed_started_and_kept(
     machine.until("Finished outpost-stick.service")
     machine.cut()
     assert variables(machine.disk)["ORDER"] == "B A"
+    assert beside(machine.disk, "data.key") == bytes(data.SIZE), "the key is in the chip and nowhere else"
     machine.stick = None
     machine.start()
     machine.until("Outpost, slot B")
     machine.until("slot B is good")
     machine.until("Finished outpost-good.service")
+    tablet = sign_in(machine, code, tmp_path)
+    assert "its key is in the box’s security chip" in tablet.ask("/status")[1]
+    tablet.close()
     machine.cut()
     told = variables(machine.disk)
     assert (told["B_OK"], told["B_TRY"], told["A_OK"]) == ("1", "0", "1")
+
+    machine.chip = tmp_path / "another chip"
+    machine.start()
+    machine.until("outpost: cryptsetup open failed")
+    machine.cut()

@@ -18,6 +18,7 @@ from edge import words
 from edge.config import Config
 from edge.state import notices
 from edge.state.store import open_store
+from firmware import data
 from firmware.image import HERE
 from firmware.image import ROOT as TOP
 from tests.conftest import peer
@@ -71,6 +72,18 @@ def test_the_firewall_is_closed_but_for_what_is_declared() -> None:
     text = file.read_text(encoding="utf-8")
     assert text.count("policy drop;") == 2
     assert re.findall(r"tcp dport (.*) accept", text) == ["{ 80, 443, 11112 }"]
+
+
+def test_what_changes_is_on_the_encrypted_partition_and_nowhere_else() -> None:
+    mounts = dict(line.split()[1::-1] for line in (ROOT / "etc/fstab").read_text().splitlines() if line[0] != "#")
+    assert mounts["/var"] == f"/dev/mapper/{data.NAME}"
+    assert {what for where, what in mounts.items() if where != "/var"} == {
+        "PARTLABEL=outpost-site", "PARTLABEL=outpost-esp", "LABEL=OUTPOST-USB", "tmpfs",
+    }  # fmt: skip
+    unit = (UNITS / "data.service").read_text(encoding="utf-8")
+    assert "x-systemd.requires=data.service" in (ROOT / "etc/fstab").read_text()
+    assert "\nBefore=systemd-fsck@dev-mapper-" + data.NAME.replace("-", r"\x2d") in unit
+    assert f"-m {data.__name__}" in unit and data.DEVICE.name.replace("-", r"\x2d") in unit
 
 
 def test_nobody_can_sign_in() -> None:
