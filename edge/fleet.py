@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from edge.state.objects import Objects
 from edge.state.ordered import Held
 from edge.state.store import changes, now, open_store, transaction
 from models import bundle as bundles
-from models.bundle import Mismatch
+from models.bundle import Bundle, Mismatch
 
 log = logging.getLogger(__name__)
 
@@ -156,30 +157,43 @@ def _model(config: Config, store: sqlite3.Connection, held: Held) -> tuple[Carri
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != order.sha256:
             return Carried.DAMAGED, ""
+
+    def noted(bundle: Bundle) -> None:
+        with transaction(store):
+            ordered.try_(store, order.order, bundle.digest)
+
+    return put(config, store, path, folder, noted), ""
+
+
+def put(
+    config: Config, store: sqlite3.Connection, file: Path, folder: Path, before: Callable[[Bundle], Carried | None]
+) -> Carried:
+    """Put a model that came in one file into use, once it is proven; what comes of it.
+
+    It is unpacked in `folder`, which the caller takes away; `before` is told of it before it is tried, and may refuse it.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        bundles.unpack(path, folder)
+        bundles.unpack(file, folder)
     except Mismatch:
-        return Carried.NOT_A_BUNDLE, ""
+        return Carried.NOT_A_BUNDLE
     except OSError:
-        return Carried.NO_ROOM, ""
+        return Carried.NO_ROOM
     try:
         bundle = bundles.load(folder)
     except (Mismatch, OSError, ValueError):
-        return Carried.NOT_A_BUNDLE, ""
+        return Carried.NOT_A_BUNDLE
     try:
         authorities.signer(bundle, config)
     except (Mismatch, Misconfigured):
-        return Carried.UNSIGNED, ""
+        return Carried.UNSIGNED
     with suppress(Tampered, OSError):  # what is in use cannot be read: any that is proven is better
         used, _uid = passport.at_work(config, store)
-        if used.manifest.id == bundle.manifest.id and _numbers(bundle.manifest.version) < _numbers(
-            used.manifest.version
-        ):
-            return Carried.OLDER, ""
-    with transaction(store):
-        ordered.try_(store, order.order, bundle.digest)
-    return (Carried.DONE if _run(config, "activate", str(folder)) else Carried.SELF_TEST), ""
+        if used.manifest.id == bundle.manifest.id and numbers(bundle.manifest.version) < numbers(used.manifest.version):
+            return Carried.OLDER
+    if (refused := before(bundle)) is not None:
+        return refused
+    return Carried.DONE if _run(config, "activate", str(folder)) else Carried.SELF_TEST
 
 
 def _roll_back(config: Config, store: sqlite3.Connection, held: Held) -> Carried:
@@ -219,7 +233,8 @@ def _run(config: Config, *command: str) -> bool:
     return done.returncode == 0
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """A model's version, to compare."""
     return tuple(map(int, re.findall("[0-9]+", version)))
 
 

@@ -176,6 +176,15 @@ def system(state: Path) -> Reading:
     return Reading("system", record.state, level, {"version": record.version})
 
 
+def model(state: Path) -> list[Reading]:
+    """What came of the last update of the model, if there was one."""
+    record = updates.read(state)
+    if record.model is None:
+        return []
+    level = Level.GOOD if record.model in (Update.GOOD, Update.BEGUN) else Level.LOOK
+    return [Reading("model_update", record.model, level, {"version": record.model_version})]
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()

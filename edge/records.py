@@ -650,7 +650,7 @@ DISK_KEY = Path("/run/outpost-data")
 
 
 class Update(StrEnum):
-    """What came of the last update."""
+    """What came of the last update, of the system or of the model."""
 
     BEGUN = "begun"
     READY = "ready"
@@ -664,3 +664,7 @@ class Update(StrEnum):
     FORGED = "forged"
     """Damaged, for other boxes, or not signed by whom this box believes."""
     FAILED_BEFORE = "failed_before"
+    UNSIGNED = "unsigned"
+    """A model, by nobody whom this box believes."""
+    SELF_TEST = "self_test"
+    """A model, which does not compute here what it shall."""

@@ -280,7 +280,21 @@ UPDATES: dict[Update, tuple[str, str]] = {
     Update.FORGED: ("An update was refused: it is damaged, or not made for this box by whom it believes.", _CALL),
     Update.FAILED_BEFORE: ("An update was refused: that version did not work on this box before.", _CALL),
 }
-"""What came of the last update, and what to do."""
+"""What came of the last update of the system, and what to do."""
+
+MODELS: dict[Update, tuple[str, str]] = {
+    Update.BEGUN: (
+        "Version %(version)s of the model is on its way; the one before stays in use.",
+        "Leave the box switched on.",
+    ),
+    Update.GOOD: ("Version %(version)s of the model has shown on this box that it works.", "Nothing to do."),
+    Update.CUT: ("A newer model has not arrived whole; the one before stays in use.", _CALL),
+    Update.OLDER: (ORDERS[Carried.OLDER][0], _CALL),
+    Update.FORGED: ORDERS[Carried.NOT_A_BUNDLE],
+    Update.UNSIGNED: ORDERS[Carried.UNSIGNED],
+    Update.SELF_TEST: ORDERS[Carried.SELF_TEST],
+}
+"""What came of the last update of the model, and what to do."""
 
 SENTENCES = (PRELIMINARY, AI_STOPPED, DRIFT, FALLEN_BACK, *(text for pair in BREAKS.values() for text in pair))
 """What else the box says; all of it is translated where it is shown."""

@@ -7,6 +7,7 @@ alone. There is one for development and one for releases; neither knows the othe
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,14 +22,17 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from edge import durable
+from edge.authorities import SIGNATURE
 from edge.errors import Misconfigured
 from edge.state.store import BUILT, now
 from firmware import chunks
-from firmware.releases import INDEX, NAME, VERSION
+from firmware.releases import INDEX, MODEL, SYSTEM, VERSION
+from models.bundle import Manifest, Mismatch, load, packed
 
 LASTS = timedelta(days=365)
 """So long a release can be installed after it was published, or published again: boxes are reached by stick, and seldom."""
 ROOT_LASTS = timedelta(days=3652)
+NAMED = re.compile(r"[\w-][\w.-]*", re.ASCII)
 SYSTEM_LASTS = timedelta(days=30 * 365)
 """Of the certificates of systems: no clock of a box decides about these; TUF says what may be installed."""
 
@@ -59,25 +63,52 @@ def create(folder: Path, name: str) -> None:
 
 def add(mirror: Path, folder: Path, what: tuple[Path, str, str] | None, at: datetime) -> None:
     """Release a bundle for a board under a version, or what is released already for longer."""
+    files: list[tuple[str, bytes | Path, str]] = []
+    if what is not None:
+        bundle, board, version = what
+        with bundle.open("rb") as file:
+            pieces = chunks.write(chunks.cut(file))
+        files = [(f"{board}/{SYSTEM}", bundle, version), (f"{board}/{INDEX}", pieces, version)]
+    _release(mirror, folder, files, at)
+
+
+def add_model(mirror: Path, folder: Path, bundle: Path, at: datetime) -> Manifest:
+    """Release a model, which its own authority has signed; what it says of itself. Raises `Misconfigured`."""
+    try:
+        manifest = load(bundle).manifest
+    except (Mismatch, OSError, ValueError) as error:
+        raise Misconfigured(f"{bundle} is no whole model ({error}). Make it again, or fetch it again.") from None
+    if not (bundle / SIGNATURE).exists():
+        raise Misconfigured(
+            f"nobody has signed {bundle}, so no box would take it. models/authorities/README.md says how."
+        )
+    if not NAMED.fullmatch(manifest.id):
+        raise Misconfigured(f"{manifest.id!r}: a model's id is made of letters, digits, '-', '_' and '.'")
+    _release(mirror, folder, [(f"models/{manifest.id}/{MODEL}", packed(bundle), manifest.version)], at)
+    return manifest
+
+
+def _release(mirror: Path, folder: Path, files: list[tuple[str, bytes | Path, str]], at: datetime) -> None:
     metadata = mirror / "metadata"
     durable.folder(metadata)
     signer = _signer(folder, "release")
     if not (metadata / "1.root.json").exists():
         shutil.copy(folder / "trust/root.json", metadata / "1.root.json")
     targets, snapshot, timestamp = (_newest(metadata, role) for role in (Targets, Snapshot, Timestamp))
-    if what is not None:
-        bundle, board, version = what
-        target = TargetFile.from_file(f"{board}/{NAME}", str(bundle), ["sha256"])
+    for path, held, version in files:
+        if isinstance(held, bytes):
+            target = TargetFile.from_data(path, held, ["sha256"])
+        else:
+            target = TargetFile.from_file(path, str(held), ["sha256"])
         target.unrecognized_fields["custom"] = {VERSION: version}
-        targets.signed.targets[target.path] = target
-        to = mirror / "targets" / board / f"{target.hashes['sha256']}.{NAME}"
+        targets.signed.targets[path] = target
+        under, _, name = path.rpartition("/")
+        to = mirror / "targets" / under / f"{target.hashes['sha256']}.{name}"
         durable.folder(to.parent)
-        shutil.copy(bundle, to)
-        with bundle.open("rb") as file:
-            pieces = chunks.write(chunks.cut(file))
-        index = TargetFile.from_data(f"{board}/{INDEX}", pieces, ["sha256"])
-        targets.signed.targets[index.path] = index
-        durable.write(to.with_name(f"{index.hashes['sha256']}.{INDEX}"), pieces, 0o644)
+        if isinstance(held, bytes):
+            durable.write(to, held, 0o644)
+        else:
+            shutil.copy(held, to)
     for one in (targets, snapshot, timestamp):
         one.signed.version += 1
         one.signed.expires = (at + LASTS).replace(microsecond=0)

@@ -1,4 +1,4 @@
-"""`outpost publish`: the maker's side of an update, on the maker's computer; the keys stay there."""
+"""`outpost publish`: the maker's side of updates, on the maker's computer; the keys stay there."""
 
 from __future__ import annotations
 
@@ -45,6 +45,22 @@ def release(mirror: Path, folder: Path, bundle: Path | None, board: str | None, 
 
     add(mirror, folder, None if bundle is None else (bundle, str(board), str(version)), now())
     click.echo(f"{mirror}: can be installed until {now() + LASTS:%Y-%m-%d}; then release it again.")
+
+
+@publish.command()
+@click.argument("mirror", type=FOLDER)
+@click.option("--authority", "folder", required=True, type=FOLDER, help="The authority that releases.")
+@click.option(
+    "--bundle", required=True, type=click.Path(path_type=Path, file_okay=False, exists=True), help="The model, signed."
+)
+def model(mirror: Path, folder: Path, bundle: Path) -> None:
+    """Release a model in MIRROR, for all boxes that have an older version of it in use."""
+    from firmware.authority import LASTS, add_model
+
+    told = add_model(mirror, folder, bundle, now())
+    click.echo(
+        f"{mirror}: {told.id} {told.version} can be put into use until {now() + LASTS:%Y-%m-%d}; then release it again."
+    )
 
 
 @publish.command()

@@ -1,11 +1,11 @@
 """Which release this box may install, by TUF's metadata (theupdateframework.io, specification 1.0): from a mirror or a stick alike.
 
-A mirror, or a stick, has `metadata/` and `targets/`; of each board the release is `targets/BOARD/HASH.outpost.raucb`, and its
-version stands in the metadata. Whoever holds the mirror can hand out nothing that was not released, nothing older than this box
-has seen, and no mixture of two releases; nor can they show the same old release for longer than it lasts, a year. When that is
-over, the box's own clock says: one that is behind lets it last longer, one that is far ahead refuses what is good, and the words
-name the clock. A box that was off for years follows the authorities one by one from the one it was made with (5.3), however many
-have ended meanwhile; only the newest has to be in force.
+A mirror, or a stick, has `metadata/` and `targets/`; of each board the release is `targets/BOARD/HASH.outpost.raucb`, of each
+model `targets/models/ID/HASH.outpost.model`, and their versions stand in the metadata. Whoever holds the mirror can hand out
+nothing that was not released, nothing older than this box has seen, and no mixture of two releases; nor can they show the same old
+release for longer than it lasts, a year. When that is over, the box's own clock says: one that is behind lets it last longer, one
+that is far ahead refuses what is good, and the words name the clock. A box that was off for years follows the authorities one by
+one from the one it was made with (5.3), however many have ended meanwhile; only the newest has to be in force.
 
 From a mirror a box fetches only those pieces of a bundle that do not lie in the system it runs: `HASH.outpost.chunks`, which is
 released with it, names them (`chunks.py`). It is a shortcut and nothing more: what it leads to is held to the bundle's own hash,
@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -41,34 +42,45 @@ from firmware import chunks
 from firmware.chunks import Chunk
 from firmware.source import Source
 
-NAME, INDEX = "outpost.raucb", "outpost.chunks"
+SYSTEM, INDEX, MODEL = "outpost.raucb", "outpost.chunks", "outpost.model"
 VERSION = "outpost-version"
 """What a target says of itself beside its length and hash."""
 
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What is released, and under which version."""
+
+    target: TargetFile
+    version: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return int(self.target.length)
+
+
 class Releases:
     """What may be installed, as far as a source says and the box's metadata lets it."""
 
     def __init__(self, where: str, folder: Path, root: bytes) -> None:
-        """`folder` keeps what TUF has seen, and half a bundle; `root` is what this version of the system was made with."""
+        """`folder` keeps what TUF has seen, and what is half here; `root` is what this version of the system was made with."""
         self.source, self.folder = Source(where), folder
         self._known, self._targets = folder / "metadata", f"{self.source.where}/targets"
         durable.folder(self._known)
         base = f"{self.source.where}/metadata"
         self._updater = Updater(str(self._known), base, fetcher=self.source, bootstrap=root)
-        self._target: TargetFile | None = None
 
     def close(self) -> None:
         """End the links to a mirror."""
         self.source.close()
 
-    def newest(self, board: str) -> str | Update:
-        """The version that is released for a board; or why nothing can be taken from here. Raises `Transient`."""
+    def look(self) -> Update | None:
+        """Why nothing can be taken from here; None where it can. Raises `Transient`."""
         try:
             self._updater.refresh()
-            self._target = self._updater.get_targetinfo(f"{board}/{NAME}")
         except ExpiredMetadataError:
             return Update.EXPIRED
         except BadVersionNumberError:
@@ -77,28 +89,34 @@ class Releases:
             return Update.FORGED
         except (DownloadError, OSError, http.client.HTTPException) as error:
             raise self._away(error) from None
-        if self._target is None:
-            return Update.FORGED
-        return str(self._target.unrecognized_fields.get("custom", {}).get(VERSION, ""))
+        return None
 
-    @property
-    def size(self) -> int:
-        """Bytes of the bundle."""
-        assert self._target is not None
-        return int(self._target.length)
+    def system(self, board: str) -> Offer | None:
+        """The system that is released for a board."""
+        return self._offer(f"{board}/{SYSTEM}")
 
-    def fetch(self, own: Path, progress: Progress) -> Path | Update:
-        """The bundle, whole and as it was released; one that was half here is continued. Raises `Transient`.
+    def model(self, name: str) -> Offer | None:
+        """The model that is released under a name."""
+        return self._offer(f"models/{name}/{MODEL}")
 
-        `own` is the slot that runs: what lies there is not fetched from a mirror.
+    def _offer(self, path: str) -> Offer | None:
+        target = self._updater.get_targetinfo(path)
+        if target is None:
+            return None
+        return Offer(target, str(target.unrecognized_fields.get("custom", {}).get(VERSION, "")))
+
+    def fetch(self, offer: Offer, progress: Progress, own: Path | None = None) -> Path | Update:
+        """What is offered, whole and as it was released; what was half here is continued. Raises `Transient`.
+
+        `own` is the slot that runs: what lies there of a system is not fetched from a mirror.
         """
-        target = self._target
-        assert target is not None
-        index = self._updater.get_targetinfo(f"{target.path.removesuffix(NAME)}{INDEX}")
+        target = offer.target
+        index = self._updater.get_targetinfo(target.path.replace(SYSTEM, INDEX)) if own is not None else None
         part, whole = self._part(target), self._part(target, ".whole")
         kept = {part, whole} if index is None else {part, whole, self._part(index)}
-        for old in set(self.folder.glob("*.part")) - kept:
-            old.unlink()
+        for one in (target,) if index is None else (target, index):
+            for old in set(self.folder.glob(f"*.{_name(one)}.part")) - kept:
+                old.unlink()
         path = whole if whole.exists() else part
         if shutil.disk_usage(self.folder).free < target.length - _size(path):
             raise Transient(
@@ -106,7 +124,13 @@ class Releases:
             )
         progress(_size(path))
         with self._reached():
-            if self.source.remote and index is not None and path == part and _size(part) < target.length:
+            if (
+                self.source.remote
+                and own is not None
+                and index is not None
+                and path == part
+                and _size(part) < target.length
+            ):
                 self._gather(target, self._pieces(index, int(target.length)), own, progress)
                 if _size(part) == target.length and not _is(target, part):  # the index lies: from here on without it
                     os.truncate(part, 0)
@@ -123,11 +147,10 @@ class Releases:
 
     def _part(self, target: TargetFile, how: str = "") -> Path:
         """A file as far as it has come."""
-        return self.folder / f"{_digest(target)[:16]}{how}.part"
+        return self.folder / f"{_digest(target)[:16]}{how}.{_name(target)}.part"
 
     def _url(self, target: TargetFile) -> str:
-        folder, _, name = target.path.rpartition("/")
-        return f"{self._targets}/{folder}/{_digest(target)}.{name}"
+        return f"{self._targets}/{target.path.removesuffix(_name(target))}{_digest(target)}.{_name(target)}"
 
     def _pieces(self, index: TargetFile, size: int) -> list[Chunk]:
         """The pieces of the bundle; none where nobody says them, or wrongly. Raises `Transient`."""
@@ -201,6 +224,10 @@ class Releases:
 def _digest(target: TargetFile) -> str:
     ((_, digest),) = target.hashes.items()
     return str(digest)
+
+
+def _name(target: TargetFile) -> str:
+    return str(target.path.rpartition("/")[2])
 
 
 def _size(path: Path) -> int:

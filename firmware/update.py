@@ -1,4 +1,5 @@
-"""`outpost update`: another system into the other slot, and whether the one that runs may stay, once it has shown that it works.
+"""`outpost update`: another system into the other slot, and whether the one that runs may stay, once it has shown that it works;
+and a newer model (`model.py`).
 
 Two chains of trust, one rule: TUF decides what may be installed (`releases.py`), RAUC holds the system itself to the authority that
 this box was made with (`bundle.py`); a box of the release authority takes nothing from the development authority.
@@ -95,7 +96,9 @@ def status(ctx: click.Context, variables: Path, command_line: Path) -> None:
         held = f"  {record.slots[slot]}" if slot in record.slots else ""
         click.echo(f"{'*' if slot == run else ' '} {slot}  {how}{held}")
     if record.state is not None:
-        click.echo(_sentence(record.state, record.version))
+        click.echo(_sentence(words.UPDATES, record.state, record.version))
+    if record.model is not None:
+        click.echo(_sentence(words.MODELS, record.model, record.model_version))
 
 
 @update.command()
@@ -108,6 +111,7 @@ def status(ctx: click.Context, variables: Path, command_line: Path) -> None:
 def install(ctx: click.Context, source: str, variables: Path, command_line: Path, trust: Path, devices: Path) -> None:
     """Put the release of SOURCE, a stick's folder or a mirror's address, into the other slot. It starts when the box does.
 
+    A newer model is tried and put into use at once; it ranks once it has been accepted here.
     Without SOURCE the mirror of the settings is asked, outside the hours in which the link is kept for what is urgent.
     Cut at any point, the box runs as before; started again it goes on where it was.
     """
@@ -127,45 +131,84 @@ def install(ctx: click.Context, source: str, variables: Path, command_line: Path
     durable.folder(state / updates.FOLDER)
     try:
         with alone(state / updates.FOLDER):  # a stick and the mirror at once
-            came, version = _install(box, source)
+            refused = _install(config, box, source)
     except OutpostError:
-        record = updates.read(state)
-        if record.state is Update.BEGUN:
-            updates.write(state, msgspec.structs.replace(record, state=Update.CUT, at=now()))
+        _is_cut(state)
         raise
-    record = updates.read(state)
-    if came is None:
-        click.echo(f"version {version} runs already: nothing to do")
-        if record.state not in (None, Update.READY, Update.FALLEN):
-            updates.write(state, msgspec.structs.replace(record, state=Update.GOOD, version=version))
-        return
-    kept = msgspec.structs.replace(record, state=came, version=version, at=now())
-    if came is Update.READY:
-        kept = msgspec.structs.replace(
-            kept, slots={**record.slots, slots.other(run): version, run: box.release.version}
-        )
-    if came is Update.READY or record.state is not Update.READY:  # what waits for the next start is not forgotten
-        updates.write(state, kept)
-    if came is not Update.READY:
-        raise Tampered(_sentence(came, version))
-    click.echo(f"✔ {_sentence(came, version)}")
+    if refused:
+        raise Tampered(" ".join(refused))
 
 
-def _install(box: Box, source: str) -> tuple[Update | None, str]:
-    """What comes of a source, and for which version; None where it has what runs."""
+def _install(config: Config, box: Box, source: str) -> list[str]:
+    """Take what a source has for this box; what was refused of it, in words. Raises `Transient` where something did not come."""
+    from firmware import model
     from firmware.releases import Releases  # TUF is heavy, and a box that only says how it is needs none
 
-    folder, root = box.state / updates.FOLDER, (box.trust / "root.json").read_bytes()
-    with closing(Releases(source, folder, root)) as found:
-        return _system(box, found)
+    mine, folder = box.release, box.state / updates.FOLDER
+    late: OutpostError | None = None
+    came, version = None, ""
+    with closing(Releases(source, folder, (box.trust / "root.json").read_bytes())) as found:
+        if (trouble := found.look()) is not None:
+            return _settle(box, trouble, "")
+        try:
+            came, version = _system(box, found)
+            refused = _settle(box, came, version)
+        except OutpostError as error:  # the model may come all the same
+            late = error
+        model_came, model_version = model.take(config, found, mine.version, _bar)
+    if late is not None:
+        raise late
+    if not version and not model_version:
+        return _settle(box, Update.FORGED, "")
+    return refused + _said(words.MODELS, model_came, model_version, Update.GOOD)
+
+
+def _is_cut(state: Path) -> None:
+    """Note that what was begun has not come to its end."""
+    record = updates.read(state)
+    if record.state is Update.BEGUN:
+        record = msgspec.structs.replace(record, state=Update.CUT, at=now())
+    if record.model is Update.BEGUN:
+        record = msgspec.structs.replace(record, model=Update.CUT)
+    if Update.CUT in (record.state, record.model):
+        updates.write(state, record)
+
+
+def _settle(box: Box, came: Update | None, version: str) -> list[str]:
+    """Note what came of the system, and say it; gives back what was refused, in words."""
+    record = updates.read(box.state)
+    if came is None and version:
+        click.echo(f"version {version} runs already: nothing to do")
+        if record.state not in (None, Update.READY, Update.FALLEN):
+            updates.write(box.state, msgspec.structs.replace(record, state=Update.GOOD, version=version))
+    elif came is not None:
+        kept = msgspec.structs.replace(record, state=came, version=version, at=now())
+        if came is Update.READY:
+            held = {**record.slots, slots.other(box.run): version, box.run: box.release.version}
+            kept = msgspec.structs.replace(kept, slots=held)
+        if came is Update.READY or record.state is not Update.READY:  # what waits for the next start is not forgotten
+            updates.write(box.state, kept)
+    return _said(words.UPDATES, came, version, Update.READY)
+
+
+def _said(said: dict[Update, tuple[str, str]], came: Update | None, version: str, well: Update) -> list[str]:
+    """Say what went well; gives back what did not, in words."""
+    if came is None:
+        return []
+    sentence = _sentence(said, came, version)
+    if came is not well:
+        return [sentence]
+    click.echo(f"✔ {sentence}")
+    return []
 
 
 def _system(box: Box, found: Releases) -> tuple[Update | None, str]:
-    """What comes of a system that is released."""
+    """What comes of the system that is released, and its version; None where there is nothing new for this box."""
     mine = box.release
-    version = found.newest(mine.board)
-    if isinstance(version, Update):
-        return version, ""
+    offer = found.system(mine.board)
+    if offer is None:
+        return None, ""
+    version = offer.version
     if NUMBERED.fullmatch(version) is None:
         return Update.FORGED, ""
     if version == mine.version:
@@ -178,8 +221,8 @@ def _system(box: Box, found: Releases) -> tuple[Update | None, str]:
     if record.state is Update.READY and record.version == version:
         return Update.READY, version
     updates.write(box.state, msgspec.structs.replace(record, state=Update.BEGUN, version=version, at=now()))
-    with _bar("Fetching", found.size) as progress:
-        path = found.fetch(box.own, progress)
+    with _bar("Fetching", offer.size) as progress:
+        path = found.fetch(offer, progress, box.own)
     if isinstance(path, Update):
         return path, version
     with bundle.unpacked(path, box.trust / "keyring.pem") as content:
@@ -214,8 +257,8 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-def _sentence(state: Update, version: str) -> str:
-    sentence, action = words.UPDATES[state]
+def _sentence(said: dict[Update, tuple[str, str]], state: Update, version: str) -> str:
+    sentence, action = said[state]
     return f"{sentence % {'version': version or '?'}} {action}"
 
 
@@ -256,6 +299,7 @@ def good(ctx: click.Context, variables: Path, command_line: Path) -> None:
 
 def _remember(state: Path, run: str, fallen: str | None) -> None:
     """Note what came of what was installed; a version that did not work is never installed here again."""
+    _is_cut(state)
     record = updates.read(state)
     version = record.slots.get(fallen or run, "")
     if fallen is not None and version:
@@ -267,5 +311,3 @@ def _remember(state: Path, run: str, fallen: str | None) -> None:
         with closing(open_store(state)) as store, transaction(store):
             notices.clear(store, "update")
         updates.write(state, msgspec.structs.replace(record, state=Update.GOOD, at=now()))
-    elif record.state is Update.BEGUN:
-        updates.write(state, msgspec.structs.replace(record, state=Update.CUT, at=now()))

@@ -85,6 +85,7 @@ def _lines() -> list[Line]:
                 health.starts(store),
                 health.backup(store, at),
                 health.system(Path(config.state)),
+                *health.model(Path(config.state)),
             ),
         ),
     ]
@@ -442,6 +443,7 @@ _READINGS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         {"none": (N_("No update was installed on this box yet."), _NOTHING)}
         | {str(state): said for state, said in words.UPDATES.items()},
     ),
+    "model_update": (N_("Updates of the model"), {str(state): said for state, said in words.MODELS.items()}),
 }
 
 

@@ -20,6 +20,8 @@ from edge.state.store import alone
 SHIPPED = ""
 """In the place of a digest: the bundle that comes with Outpost."""
 INCOMING = "incoming"
+DIGEST = 64
+"""Digits of a digest."""
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,7 +108,8 @@ def _choose(root: Path, chosen: Choice) -> None:
     """Make the choice durable, then forget the bundles that are neither in use nor the way back."""
     durable.write(root / "active", msgspec.json.encode(chosen), 0o644)
     for path in root.iterdir():
-        if path.is_dir() and path.name not in (chosen.current, chosen.previous):
+        old = path.is_dir() and path.name not in (chosen.current, chosen.previous)
+        if old and len(path.name) == DIGEST:  # what else is here is somebody's who is at work on it
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""How it stands with the box's system: which version each slot holds, what did not work here, and what came of the last update.
+"""How it stands with updates: which system each slot holds, which did not work here, and what came of the last, the model's too.
 
 A file beside the database, not in it: it is about this one box, so it neither goes with a back-up nor comes with one.
 """
@@ -14,7 +14,7 @@ from edge import durable
 from edge.records import Update
 
 FOLDER = "updates"
-"""Below the state: the record, what TUF knows, and a bundle as far as it has come."""
+"""Below the state: the record, what TUF knows, and what is fetched as far as it has come."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -26,6 +26,10 @@ class Record(msgspec.Struct, frozen=True):
     slots: dict[str, str] = {}
     rejected: tuple[str, ...] = ()
     """Versions that did not work on this box."""
+    model: Update | None = None
+    model_version: str = ""
+    models: dict[str, str] = {}
+    """Models that were tried, by name and version: on which system one was refused, or nothing where it was put into use."""
 
 
 def read(state: Path) -> Record:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -18,14 +19,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge import config as settings
-from edge import health, words
+from edge import fleet, health, passport, words
 from edge.cli import main
-from edge.config import Config
+from edge.config import Config, Intake
 from edge.records import Update
-from edge.state import updates
-from edge.state.store import now
+from edge.state import acceptances, installed, updates
+from edge.state.store import now, open_store
 from firmware import authority, bundle, card, chunks, slots
 from firmware.chunks import Chunk
+from models.bundle import SHIPPED, load, packed
+from tests import bundles
 from tests.conftest import peer
 
 BOARD, MIB = "generic-x86-64", 2**20
@@ -57,6 +60,27 @@ class Maker:
             bundle.make(system, self.last(version), board, version, out, keys / "signer.pem", keys / "signer.key")
         return out
 
+    def model(self, version: str, change: Callable[[Path], object] = lambda folder: None) -> Path:
+        """Release a model, after something was done to it."""
+
+        def older(manifest: str) -> str:
+            return re.sub(r'^version = ".*"$', f'version = "{version}"', manifest, flags=re.M)
+
+        folder = bundles.copied(self.folder / f"model-{version}-{len(list(self.folder.iterdir()))}", older)
+        change(folder)
+        told = [
+            "publish",
+            "model",
+            str(self.mirror),
+            "--authority",
+            str(self.folder / "release"),
+            "--bundle",
+            str(folder),
+        ]
+        made = CliRunner().invoke(main, told)
+        assert made.exit_code == 0, made.output
+        return folder
+
     def release(self, version: str, made: Path | None = None, days: int = 0) -> None:
         what = (made or self.bundle(version), BOARD, version)
         authority.add(self.mirror, self.folder / "release", what, now() - timedelta(days=days))
@@ -87,7 +111,9 @@ class Box:
     def __init__(self, folder: Path, maker: Maker) -> None:
         self.grubenv, self.line, self.file = folder / "grubenv", folder / "cmdline", folder / "outpost.toml"
         self.trust, self.slot, self.own = folder / "trust", folder / "outpost-b", folder / "outpost-a"
-        self.config = Config(state=str(folder / "state"))
+        self.config = Config(
+            state=str(folder / "state"), worker=bundles.worker(folder), intake=Intake(disk_floor_mib=0)
+        )
         settings.save(self.config, self.file)
         shutil.copytree(maker.folder / "release/trust", self.trust)
         (self.trust / "release").write_text(json.dumps({"board": BOARD, "version": "0.1.0"}))
@@ -111,6 +137,10 @@ class Box:
     def holds(self, maker: Maker, version: str) -> bool:
         data = self.slot.read_bytes()
         return data.startswith(maker.system(version)) and data.endswith(maker.last(version)) and len(data) == 4 * MIB
+
+    @property
+    def model(self) -> str:
+        return load(passport.folder(self.config)).manifest.version
 
     @property
     def record(self) -> updates.Record:
@@ -389,3 +419,101 @@ def test_a_stick_without_an_update_and_a_system_without_an_authority_are_said(bo
     (box.trust / "release").unlink()
     assert "made without an authority" in box.install(tmp_path / "empty").output
     assert box.record.state is None
+
+
+OURS = load(SHIPPED).manifest.version
+
+
+def refuses_model(box: Box, source: Path | str, why: Update, status: int = 76) -> None:
+    """It ends on the model that works, with the reason on the page."""
+    before, system = box.model, box.record.state
+    result = box.install(source)
+    assert result.exit_code == status, result.output
+    assert (box.model, box.record.model, box.record.state) == (before, why, system)
+    (reading,) = health.model(Path(box.config.state))
+    assert (reading.level, reading.state) == (health.Level.LOOK, why)
+    sentence, action = words.MODELS[why]
+    assert f"{sentence} {action}" in box.update("status").output
+    assert not list((Path(box.config.state) / "updates").glob("model"))
+
+
+def test_a_newer_model_is_proven_and_put_into_use_apart_from_the_system_and_not_again_once_somebody_went_back(
+    box: Box, maker: Maker
+) -> None:
+    maker.model("9.0.0")
+    assert "9.0.0 of the model has shown on this box that it works" in box.install(maker.mirror).output
+    assert (box.model, box.record.model, box.record.state) == ("9.0.0", Update.GOOD, None)
+    assert installed.choice(Path(box.config.state)).previous == installed.SHIPPED
+    with closing(open_store(Path(box.config.state))) as store:
+        assert passport.at_work(box.config, store)[1] != acceptances.accepted(store), "it does not rank"
+    assert box.install(maker.mirror).exit_code == 0
+    back = CliRunner().invoke(main, ["--config", str(box.file), "models", "rollback"])
+    assert back.exit_code == 0 and box.model == OURS
+    maker.release("0.2.0")
+    assert box.install(maker.mirror).exit_code == 0
+    assert box.holds(maker, "0.2.0") and box.model == OURS
+    maker.model("9.1.0")
+    assert box.install(maker.mirror).exit_code == 0
+    assert (box.model, box.record.state) == ("9.1.0", Update.READY), "beside a system that waits for its start"
+
+
+def test_a_model_that_may_not_be_used_ends_on_the_one_before(box: Box, maker: Maker, tmp_path: Path) -> None:
+    maker.model("9.0.0", lambda folder: (folder / "manifest.sig").write_bytes(b"x" * 64))
+    kept = shutil.copytree(maker.mirror, tmp_path / "kept")
+    refuses_model(box, maker.mirror, Update.UNSIGNED)
+    assert box.install(maker.mirror).exit_code == 0, "once is enough"
+    maker.model("9.0.1", lambda folder: bundles.replaced(folder, "model.onnx", b"no network"))
+    refuses_model(box, maker.mirror, Update.SELF_TEST)
+    maker.model("0.0.1")
+    refuses_model(box, maker.mirror, Update.OLDER)
+    # under a version that is not its own, and with other bytes than were released
+    other = maker.model("9.0.2")
+    with pytest.MonkeyPatch.context() as lie:
+        lie.setattr(authority, "packed", lambda _: packed(bundles.copied(tmp_path / "other")))
+        authority.add_model(maker.mirror, maker.folder / "release", other, now())
+    refuses_model(box, maker.mirror, Update.FORGED)
+    maker.model("9.0.3")
+    for file in maker.mirror.rglob("*.outpost.model"):
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    refuses_model(box, maker.mirror, Update.FORGED)
+    # what this box has seen is not taken back
+    assert box.install(kept).exit_code == 76
+    assert (box.record.state, box.model) == (Update.OLDER, OURS)
+    # a system with which it may work is another try
+    maker.model("9.0.1")
+    (box.trust / "release").write_text(json.dumps({"board": BOARD, "version": "0.2.0"}))
+    assert box.install(maker.mirror).exit_code == 0
+    assert box.model == "9.0.1"
+
+
+def test_a_model_that_is_cut_goes_on_where_it_was(box: Box, maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker.model("9.0.0")
+    with serving(maker.mirror, 5_000_000) as (url, mirror):
+        refuses_model(box, url, Update.CUT, 75)
+        with monkeypatch.context() as power:
+            power.setattr(fleet, "_run", lambda *_: exec("raise KeyboardInterrupt"))
+            assert box.install(url).exit_code == 1
+        assert (box.model, box.record.model) == (OURS, Update.BEGUN)
+        assert box.update("good").exit_code == 0
+        assert box.record.model is Update.CUT
+        assert box.install(url).exit_code == 0
+    assert box.model == "9.0.0"
+    assert [one for one in mirror.asked if one] == ["bytes=5000000-"]
+
+
+def test_a_model_that_the_maker_did_not_sign_is_not_released(maker: Maker, tmp_path: Path) -> None:
+    folder = bundles.copied(tmp_path / "model")
+    told = [
+        "publish",
+        "model",
+        str(maker.mirror),
+        "--authority",
+        str(maker.folder / "release"),
+        "--bundle",
+        str(folder),
+    ]
+    (folder / "manifest.sig").unlink()
+    assert "nobody has signed" in CliRunner().invoke(main, told).output
+    (folder / "card.md").write_text("another")
+    assert "no whole model" in CliRunner().invoke(main, told).output
+    assert not maker.mirror.exists()
