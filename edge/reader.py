@@ -15,6 +15,7 @@ from models import runtimes
 from models.backends import BACKENDS
 from models.bundle import Bundle, Mismatch
 from models.bundle import load as load_bundle
+from models.conformal import Band
 from models.model import Model, Probability
 
 
@@ -36,12 +37,14 @@ class Reader:
         """This site's own; None where the bundle's stands."""
         self.device_uid = passport.device_uid(bundle, operating_point, passport.digest(calibration))
         self._points = {finding.key: finding.operating_points for finding in bundle.manifest.findings}
+        self._bands = {finding.key: finding.band for finding in bundle.manifest.findings}
 
     def finding(self, probability: Probability) -> Finding:
         """A probability, as this site has calibrated it, together with the thresholds it is held against."""
         point = self._points[probability.finding][self.operating_point]
         ours = None if self.calibration is None else self.calibration.apply(probability.finding, probability.value)
         value, low, high = (probability.value, probability.low, probability.high) if ours is None else ours
+        band = self._bands[probability.finding] if ours is None else None  # another calibration, other films
         return Finding(
             finding=probability.finding,
             label=probability.label,
@@ -54,6 +57,7 @@ class Reader:
             soon=point.soon,
             immediate=point.immediate,
             as_shipped=None if ours is None else probability.value,
+            unsure=band is not None and Band(band.present, band.absent).says(value) is None,
         )
 
 

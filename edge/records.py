@@ -230,6 +230,8 @@ class Finding:
     """Both are NaN at a hub that does not know the model."""
     as_shipped: float | None = None
     """By the bundle's own calibration, where this site's gave `probability`; never shown, kept to compare the two."""
+    unsure: bool = False
+    """Of the films that the bundle comes from, some with the finding and some without had a probability like this one."""
 
 
 @dataclass(frozen=True)

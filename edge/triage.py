@@ -125,6 +125,7 @@ def summary(path: Path, film: Film) -> dict[str, Any]:
                 "label": finding.label,
                 "probability": round(finding.probability, 4),
                 "interval": [round(finding.low, 4), round(finding.high, 4)],
+                "unsure": finding.unsure,
             }
             for finding in decision.findings
         ],
@@ -185,6 +186,7 @@ def _row(place: int, path: Path, film: Film, stages: bool) -> list[str]:
         if refusal is not None
         else ", ".join(
             f"{finding.label} {finding.probability:.0%} [{finding.low:.0%} to {finding.high:.0%}]"
+            + (" (unsure)" if finding.unsure else "")
             for finding in decision.findings
         )
     )

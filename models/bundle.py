@@ -25,7 +25,18 @@ class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What they achieved in evaluation, with counts."""
 
 
-class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which calibrated probabilities say that a finding is there or not, by the films the bundle comes from."""
+
+    present: float
+    """From here on it may be there."""
+    absent: float
+    """Up to here it may be missing; where both hold, or neither, the film is called neither (`models/conformal.py`)."""
+    evidence: str
+    """How often that held in evaluation, with counts."""
+
+
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Something the model looks for, in one domain; data, no code."""
 
     key: str
@@ -41,6 +52,7 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibration_covariance: tuple[float, float, float]
     """Variance of the slope, covariance, variance of the intercept; for the interval on the logit scale."""
     operating_points: dict[str, OperatingPoint]
+    band: Band | None = None
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,4 +183,6 @@ def load(path: Path) -> Bundle:
         for name, point in finding.operating_points.items():
             if not 0 <= point.soon <= point.immediate <= 1:
                 raise Mismatch(f"finding {finding.key}: operating point {name} is out of order")
+        if finding.band is not None and not (0 <= finding.band.present <= 1 and 0 <= finding.band.absent <= 1):
+            raise Mismatch(f"finding {finding.key}: its band is not of probabilities")
     return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())

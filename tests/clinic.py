@@ -141,10 +141,18 @@ def decide(
     """What the worker would have committed, inside the caller's transaction."""
     low, high = max(probability - 0.14, 0), min(probability + 0.1, 1)
     finding = Finding(
-        "pneumonia", "Pneumonia", "SCT", "233604007", probability, low, high, "balanced", 0.3, 0.7
+        "pneumonia", "Pneumonia", "SCT", "233604007", probability, low, high, "balanced", 0.3, 0.7,
+        unsure=0.4 < probability < 0.6,
     )  # fmt: skip
     effusion = replace(
-        finding, finding="effusion", label="Pleural effusion", code="60046008", probability=0.03, low=0.01, high=0.07
+        finding,
+        finding="effusion",
+        label="Pleural effusion",
+        code="60046008",
+        probability=0.03,
+        low=0.01,
+        high=0.07,
+        unsure=False,
     )
     decision = Decision(
         outcome,

@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 
 from models import platt
-from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
+from models.bundle import Band, Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import Model, golden_films, golden_outputs
-from models.training import card, evaluate, evidence, export, films, gate, heads, network, sign, tune
+from models.training import bands, card, evaluate, evidence, export, films, gate, heads, network, sign, tune
 
 SEED = 20261123
-VERSION = "0.2.0"
+VERSION = "0.2.1"
 VARIANTS = {"child": 1, "adult": 8}
 """How often each training film is seen changed; adults are few."""
 NUISANCE_FILMS, FAULTY_FILMS = 400, 400
@@ -90,11 +90,48 @@ def learn(work: Path) -> None:
     tune.tune(network.imagenet(), batches, work / "network.npz")
 
 
+def take(work: Path, shipped: Path) -> None:
+    """Take the network of a bundle, to the last integer, instead of tuning one.
+
+    What its own outputs looked at is in no bundle: the films that tuned it say it anew.
+    """
+    every, pictures = films.load(work)
+    taken: dict[str, Any] = export.read_onnx(shipped / "model.onnx")
+    np.savez(work / "network.npz", learnt=np.zeros((len(tune.OUTPUTS), network.FEATURES)), **taken)
+    parts = tune.parts(every)
+    with np.load(work / "lesions.npz") as made:
+        well, ill = made["rows"], made["ill"]
+    rows = np.unique(np.concatenate([parts["children"], parts["adults"], well]))
+    place = {int(row): number for number, row in enumerate(rows)}
+    found = export.embed(eight(work), np.concatenate([pictures[rows], ill]), "Embedding what tuned it")
+    sick = found[len(rows) :]
+
+    def looks(some: list[int], labels: list[Any], more: npt.NDArray[Any] = sick[:0]) -> npt.NDArray[np.float64]:
+        groups = [f"{every[row].source} {every[row].view}" for row in some]
+        x = np.concatenate([found[[place[row] for row in some[: len(some) - len(more)]]], more]).astype(float)
+        return heads.direction(x, np.array(labels, float), groups)
+
+    normal, adults, children = [int(row) for row in well], parts["adults"], parts["children"]
+    learnt = {
+        "lesion": looks(normal * 2, [0] * len(normal) + [1] * len(normal), sick),
+        "pneumonia": looks(children, [every[row].label for row in children]),
+        "mined": looks(adults, [every[row].mined for row in adults]),
+        "shadow": looks(adults, [every[row].shadow for row in adults]),
+    }
+    np.savez(work / "network.npz", learnt=np.stack([learnt[output] for output in tune.OUTPUTS]), **taken)
+
+
+def eight(work: Path) -> Path:
+    """The network in eight bits without heads, as a file."""
+    nothing = np.zeros((1, network.FEATURES)), np.zeros(1)
+    export.write_onnx(network.load(work / "network.npz"), *nothing, work / "eight.onnx", eight=True)
+    return work / "eight.onnx"
+
+
 def fit_heads(work: Path) -> None:
     """Fit a head per domain. Adults are few: all their read films train it, and cross-validation judges it."""
     every, _ = films.load(work)
-    nothing = np.zeros((1, network.FEATURES)), np.zeros(1)
-    export.write_onnx(network.load(work / "network.npz"), *nothing, work / "eight.onnx", eight=True)
+    file = eight(work)
     learnt = np.load(work / "network.npz")["learnt"].astype(float)
     found: dict[str, Any] = {}
     with np.load(work / "variants.npz") as seen:
@@ -103,7 +140,7 @@ def fit_heads(work: Path) -> None:
             """Of each film as it is and changed."""
             pictures = seen[name]
             flat = pictures.reshape(-1, *pictures.shape[2:])
-            found = export.embed(work / "eight.onnx", flat, f"Embedding {name:<14}")
+            found = export.embed(file, flat, f"Embedding {name:<14}")
             return found.reshape(*pictures.shape[:2], -1).astype(float)
 
         whitening = heads.nuisance(views("apart"))
@@ -143,6 +180,8 @@ def fit_gate(work: Path) -> None:
 
 def bundle(work: Path, out: Path) -> None:
     """Put the model files, the gate, the golden outputs, the evaluation, the card and the manifest together."""
+    if not (work / "foreign.npz").exists():
+        raise click.ClickException(f"real pictures that are no chest film are missing: build/foreign FOLDER {work}")
     every, pictures = films.load(work)
     found = np.load(work / "heads.npz")
     net = network.load(work / "network.npz")
@@ -228,7 +267,16 @@ def _finding(number: int, domain: str, every: list[films.Film], found: Any) -> F
         "balanced": point(0.97 if domain == "child" else 0.9),
         "sensitive": point(0.99 if domain == "child" else 0.95),
     }
-    return Finding(key, label, scheme, code, meaning, domain, number, slope, intercept, covariance, points)
+    patients = [every[row].patient for row in rows]
+    of = bands.held(bands.across(p, labels == 1, patients, SEED), labels == 1, patients, SEED)
+    made, kinds = bands.band(p, labels == 1, patients)
+    told = (
+        f"{bands.COVERAGE:.0%} of either kind not called the other; one film a patient, {kinds[True]} with and {kinds[False]}"
+        f" without; on patients left out of it {of['with_it_not_called_absent']['share']:.3f} of those with it and"
+        f" {of['without_it_not_called_present']['share']:.3f} of those without; {of['called_neither']['share']:.3f} called neither"
+    )
+    band = Band(round(made.present, 4), round(made.absent, 4), told)
+    return Finding(key, label, scheme, code, meaning, domain, number, slope, intercept, covariance, points, band)
 
 
 def _write(manifest: Manifest, out: Path, names: tuple[str, ...]) -> None:
@@ -256,13 +304,19 @@ STEPS = ("films", "made", "network", "heads", "gate", "bundle", "sign")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("models/zoo/cxr-lite0"), help="The bundle."
 )
-def main(step: str, data: Path, work: Path, out: Path) -> None:
+@click.option(
+    "--from",
+    "shipped",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A bundle of this line whose network is taken as it is, instead of hours of tuning.",
+)
+def main(step: str, data: Path, work: Path, out: Path, shipped: Path | None) -> None:
     """Make the shipped bundle from its sources; a step reads what the one before it wrote to --work."""
     work.mkdir(parents=True, exist_ok=True)
     actions = {
         "films": lambda: films.ingest(data, work),
         "made": lambda: made(work),
-        "network": lambda: learn(work),
+        "network": lambda: take(work, shipped) if shipped else learn(work),
         "heads": lambda: fit_heads(work),
         "gate": lambda: fit_gate(work),
         "bundle": lambda: bundle(work, out),

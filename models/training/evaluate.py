@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from models import backends, platt, statistics
+from models import backends, conformal, platt, statistics
 from models.bundle import Bundle
 from models.model import Model
-from models.training import gate, heads, lungs, network
+from models.training import bands, gate, heads, lungs, network
 from models.training.films import Film
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ def evaluate(
     return {
         "findings": {finding.key: _finding(finding, every, int8, found, seed) for finding in model.manifest.findings},
         "shortcuts": _shortcuts(every, int8, found, seed) | _occlusion(model, every, pictures, int8, found, seed),
-        "gate": _gate(model, every, pictures, seed),
+        "gate": _gate(model, every, pictures, seed) | {"real_foreign_pictures_refused": _foreign(model, work)},
         "agreement": _agreement(model, work, every, pictures),
     }
 
@@ -47,6 +47,8 @@ def _finding(finding: Any, every: list[Film], embeddings: Floats, found: Any, se
     domain = finding.domain
     rows, logits = list(found[f"{domain}.rows"]), found[f"{domain}.out_of_fold"]
     result: dict[str, Any] = {"cross_validated": _figures(finding, every, rows, logits, seed)}
+    p, truth, patients = _read(finding, every, rows, logits)
+    result["cross_validated"]["band"] = bands.held(bands.across(p, truth, patients, seed), truth, patients, seed)
     held_out = [
         i for i, film in enumerate(every) if film.domain == domain and film.label is not None and film.split == "val"
     ]
@@ -54,7 +56,11 @@ def _finding(finding: Any, every: list[Film], embeddings: Floats, found: Any, se
         domain == "child"
     ):  # its head never saw these patients; the adults' head saw theirs, so only cross-validation speaks
         weights, bias = found["child.weights"], float(found["child.bias"])
-        result["held_out_patients"] = _figures(finding, every, held_out, embeddings[held_out] @ weights + bias, seed)
+        logits = embeddings[held_out] @ weights + bias
+        result["held_out_patients"] = _figures(finding, every, held_out, logits, seed)
+        p, truth, patients = _read(finding, every, held_out, logits)
+        said = [conformal.Band(finding.band.present, finding.band.absent).says(float(one)) for one in p]
+        result["held_out_patients"]["band"] = bands.held(said, truth, patients, seed)
     else:
         groups = {view: [every[row].view == view for row in rows] for view in ("AP", "PA")}
         groups |= {f"sex_{sex}": [every[row].sex == sex for row in rows] for sex in ("F", "M")}
@@ -69,10 +75,17 @@ def _finding(finding: Any, every: list[Film], embeddings: Floats, found: Any, se
     return result
 
 
-def _figures(finding: Any, every: list[Film], rows: list[int], logits: Floats, seed: int) -> dict[str, Any]:
-    labels = np.array([every[row].label for row in rows])
-    patients = [every[row].patient for row in rows]
+def _read(
+    finding: Any, every: list[Film], rows: list[int], logits: Floats
+) -> tuple[Floats, npt.NDArray[np.bool_], list[str]]:
+    """The calibrated probability of each film, what a person saw, and whose it is."""
     p = 1 / (1 + np.exp(-(finding.slope * logits + finding.intercept)))
+    return p, np.array([every[row].label == 1 for row in rows]), [every[row].patient for row in rows]
+
+
+def _figures(finding: Any, every: list[Film], rows: list[int], logits: Floats, seed: int) -> dict[str, Any]:
+    p, truth, patients = _read(finding, every, rows, logits)
+    labels = truth.astype(int)
     figures: dict[str, Any] = heads.auroc(p, labels, patients, seed)
     once = np.ones(len(p))
     figures["brier"] = round(statistics.brier(p, labels == 1)(once), 4)
@@ -178,6 +191,13 @@ def _gate(model: Model, every: list[Film], pictures: npt.NDArray[np.uint8], seed
         name = "photographed_from_a_screen" if fault == "out_of_distribution" else fault
         result[f"faults_refused_{name}"] = _refused(model, made, [every[i].patient for i in rows])
     return result
+
+
+def _foreign(model: Model, work: Path) -> dict[str, Any]:
+    """Real pictures that are no chest film (`build/foreign`); encodings of one picture count as of one patient."""
+    with np.load(work / "foreign.npz") as found:
+        subjects = found["subjects"].tolist()
+        return _refused(model, list(found["pictures"]), subjects) | {"subjects": len(set(subjects))}
 
 
 def _refused(model: Model, made: list[npt.NDArray[np.uint8]], patients: list[str]) -> dict[str, Any]:

@@ -146,6 +146,29 @@ def write_onnx(network: Network, weights: Array, biases: Array, path: Path, eigh
     onnx.save(model, str(path))
 
 
+def read_onnx(path: Path) -> dict[str, Array]:
+    """What `network.save` keeps of a network, from a file that `write_onnx` wrote in eight bits; written again, it is that file."""
+    found = {one.name: numpy_helper.to_array(one) for one in onnx.load(str(path)).graph.initializer}
+    network, arrays = Network(), dict[str, Array]()
+    blocks = [
+        f"block{number}.{place}" for number, block in enumerate(network.blocks) for place in range(len(block.units))
+    ]
+    for number, (name, unit) in enumerate(zip(["stem", *blocks, "features"], network.units(), strict=True)):
+        # half precision, as the weights were in when their scale was taken: the largest of a channel is that very number
+        weight = found[f"{name}.w"] * found[f"{name}.ws"][:, None, None, None]
+        arrays[f"{number}.weight"] = weight.astype(np.float16)
+        arrays[f"{number}.bias"] = (found[f"{name}.b"] * found[f"{name}.bs"].astype(float)).astype(np.float32)
+        arrays[f"{number}.high"] = _high(found[f"{name}.scale"].item(), LEVELS if unit.bends else LEVELS // 2)
+    return arrays
+
+
+def _high(step: float, levels: int) -> Array:
+    """The end of a range that so many of these steps fill."""
+    near = np.float32(step * levels)
+    some = [np.nextafter(near, np.float32(0)), near, np.nextafter(near, np.float32(np.inf))]
+    return np.array(next(one for one in some if np.float32(float(one) / levels) == step))
+
+
 def embed(path: Path, pictures: npt.NDArray[np.uint8], label: str) -> npt.NDArray[np.float32]:
     """Embeddings (films, 1280) by an ONNX file, as the box will compute them."""
     runtime = OnnxRuntime(path, threads=2)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta, kstest, norm
 
 from models import conformal
+from models.training import bands
 
 FILMS = st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=60)
 
@@ -58,3 +59,17 @@ def test_what_too_few_films_cannot_rule_out_may_be() -> None:
     assert conformal.covered(18) == conformal.Covered(1, 1, 1)
     apart = conformal.band([0.1] * 40 + [0.9] * 40, [False] * 40 + [True] * 40)
     assert [apart.says(p) for p in (0.05, 0.1, 0.5, 0.9)] == [False, False, None, True]
+
+
+def test_a_bundles_band_is_of_one_film_a_patient_and_holds_for_patients_left_out() -> None:
+    draw = np.random.default_rng(3)
+    truth = np.arange(3000) % 3 > 0
+    p = 1 / (1 + np.exp(-draw.normal(np.where(truth, 1.0, -1.0))))
+    patients = [str(n // 3) for n in range(3000)]  # each has two films with it and one without
+    made, kinds = bands.band(p, truth, patients)
+    assert kinds == {True: 1000, False: 1000}
+    assert made == conformal.band(list(p[1::3]) + list(p[::3]), [True] * 1000 + [False] * 1000)
+    told = bands.held(bands.across(p, truth, patients, 1), truth, patients, 1)
+    for name, of in (("with_it_not_called_absent", 2000), ("without_it_not_called_present", 1000)):
+        assert told[name]["of"] == of and told[name]["low"] < 0.95 < told[name]["high"]
+    assert 0.2 < told["called_neither"]["share"] < 0.5

@@ -7,18 +7,25 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.reader import Reader
+from edge.records import Finding
+from edge.stages.decide import decide
 from models import phantom
 from models.backends import BACKENDS
-from models.bundle import SHIPPED, Mismatch, load
-from models.model import Model, Scores
+from models.bundle import SHIPPED, Band, Mismatch, load
+from models.model import Model, Probability, Scores
 from models.prepare import prepare
 from tests.box import ROOT
 
@@ -163,6 +170,35 @@ def test_the_map_sums_to_the_logit() -> None:
 def test_the_device_changes_with_the_operating_point() -> None:
     assert shipped().bundle.device_digest("balanced") != shipped().bundle.device_digest("sensitive")
     assert shipped().bundle.device_digest("balanced") == load(SHIPPED).device_digest("balanced")
+
+
+@pytest.mark.parametrize("p", [0.2, 0.3, 0.45, 0.6, 0.7])
+def test_what_both_kinds_of_films_have_had_is_unsure_and_the_outcome_is_the_same(p: float) -> None:
+    bundle = load(SHIPPED)
+    said = Probability("pneumonia", "Pneumonia", "SCT", "233604007", "Pneumonia", p, p, p)
+
+    def finding(band: Band | None, calibration: Any = None) -> Finding:
+        findings = tuple(msgspec.structs.replace(one, band=band) for one in bundle.manifest.findings)
+        changed = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, findings=findings))
+        return Reader(changed, "balanced", 1, calibration).finding(said)
+
+    band = Band(present=0.3, absent=0.6, evidence="")
+    one, other = finding(band), finding(None)
+    assert one.unsure is (0.3 <= p <= 0.6)
+    assert replace(one, unsure=False) == other
+    assert decide([one], "", "").outcome == decide([other], "", "").outcome
+    site = SimpleNamespace(apply=lambda _key, value: (value, value, value), digest="")
+    assert not finding(band, site).unsure, "a site that has calibrated it has films of its own"
+
+
+def test_a_band_beyond_all_probabilities_is_refused(tmp_path: Path) -> None:
+    bundle = copied(tmp_path)
+    manifest = load(SHIPPED).manifest
+    first = msgspec.structs.replace(manifest.findings[0], band=Band(-1, 0.5, ""))
+    changed = msgspec.structs.replace(manifest, findings=(first, *manifest.findings[1:]))
+    (bundle / "manifest.toml").write_bytes(msgspec.toml.encode(changed))
+    with pytest.raises(Mismatch, match="pneumonia: its band"):
+        load(bundle)
 
 
 def test_the_card_is_whole() -> None:

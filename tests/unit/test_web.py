@@ -52,6 +52,7 @@ class Box:
         device: str = ACCEPTED,
         uid: str = "",
         urgency: Urgency = Urgency.ROUTINE,
+        unsure: bool = False,
     ) -> int:
         """A film that came so many minutes ago, with its outcome if it has one."""
         self.count += 1
@@ -61,7 +62,9 @@ class Box:
             number, _ = arrivals.add(self.store, uid or f"1.2.{self.count}", sha256, "XRAY", at, urgency)
             queue.add(self.store, number, urgency, at)
             if outcome is not None:
-                finding = Finding("tb", "Tuberculosis", "SCT", "56717001", 0.72, 0.58, 0.83, "balanced", 0.3, 0.7)
+                finding = Finding(
+                    "tb", "Tuberculosis", "SCT", "56717001", 0.72, 0.58, 0.83, "balanced", 0.3, 0.7, None, unsure
+                )
                 decision = Decision(
                     outcome, () if reason else (finding,), "model 1", device, Refusal(reason, "why") if reason else None
                 )
@@ -149,6 +152,12 @@ def test_a_finding_says_its_probability_in_words_and_figures(box: Box) -> None:
     assert "about 7 of 10 such films (95 % interval 58 to 83 %)." in findings
     assert findings.index("not for clinical use") < findings.index("For the technician"), "the limits stand next to it"
     assert "SCT 56717001" in page and "balanced" in page and ACCEPTED in page
+
+
+def test_what_the_ai_is_unsure_of_is_said_beside_its_probability(box: Box) -> None:
+    sure, unsure = (box.text(f"/films/{box.film(Outcome.SOON, unsure=unsure)}") for unsure in (False, True))
+    assert "unsure" not in sure
+    assert "The AI is unsure." in unsure and "such a percentage did not tell whether it is there." in unsure
 
 
 def test_a_conflict_leads_to_the_other_film(box: Box) -> None:

@@ -1,0 +1,74 @@
+"""Training: the shipped network is read back to the last integer, learning is the same to the bit, and bands hold what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import phantom
+from models.bundle import SHIPPED
+from models.prepare import prepare
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="torch is for training only and in no lock: pip install torch==2.13.0",
+)
+
+
+def test_the_shipped_files_are_written_again_from_the_network_in_them(tmp_path: Path) -> None:
+    import onnx
+
+    from models.training import export, network
+
+    np.savez(tmp_path / "network.npz", learnt=0, **export.read_onnx(SHIPPED / "model.onnx"))  # type: ignore[arg-type]
+    shipped = {
+        one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(str(SHIPPED / "model.onnx")).graph.initializer
+    }
+    heads = shipped["head.weight"].T, shipped["head.bias"]
+    read = network.load(tmp_path / "network.npz")
+    export.write_onnx(read, *heads, tmp_path / "model.onnx", eight=True)
+    export.write_litert(read, *heads, tmp_path / "model.tflite")
+    for name in ("model.onnx", "model.tflite"):
+        assert (tmp_path / name).read_bytes() == (SHIPPED / name).read_bytes(), name
+
+
+@pytest.mark.timeout(1200)  # twice three steps; a minute on two free cores
+def test_two_runs_of_tuning_with_one_seed_are_equal_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from models.training import network, tune
+    from models.training.films import Film
+
+    children = [Film("kermany", "", str(n), "train", "child", "AP", n // 3 % 2, None) for n in range(12)]
+    adults = [
+        Film("nih", "", f"n{n}", "train", "adult", "AP" if n % 2 else "PA", None, n // 2 % 2, n // 4 % 2)
+        for n in range(8)
+    ]
+    every = children + adults
+    films = (prepare(phantom.chest(seed, (256, 256), opacity=seed % 2 == 1), 224)[0, 0] for seed in range(len(every)))
+    pictures = np.rint(np.array(list(films)) * 255).astype(np.uint8)
+    monkeypatch.setattr(tune, "DRAWN", 10)
+    tune.render(every, pictures, tmp_path / "lesions.npz", 1)
+    recipe = tune.Recipe(7, steps=2, eight_steps=1, pairs=1, children=2, mined=4, faulty=1)
+    made = []
+    for run in range(2):
+        torch.manual_seed(run)  # what was drawn before must not matter
+        net = network.Network()
+        net.load_state_dict({name: _filled(name, value) for name, value in net.state_dict().items()})
+        batches = tune.Batches(every, pictures, tmp_path / "lesions.npz", recipe, "cpu")
+        tune.tune(net, batches, tmp_path / f"{run}.npz")
+        with np.load(tmp_path / f"{run}.npz") as found:
+            made.append({name: found[name].tobytes() for name in found.files})
+    assert made[0] == made[1]
+
+
+def _filled(name: str, value: torch.Tensor) -> torch.Tensor:  # type: ignore[name-defined]  # noqa: F821
+    """Weights that are the same each time."""
+    import torch
+
+    if value.ndim < 2:
+        return value
+    return torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name))) * (2 / value[0].numel()) ** 0.5
