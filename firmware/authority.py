@@ -66,9 +66,8 @@ def add(mirror: Path, folder: Path, what: tuple[Path, str, str] | None, at: date
     files: list[tuple[str, bytes | Path, str]] = []
     if what is not None:
         bundle, board, version = what
-        with bundle.open("rb") as file:
-            pieces = chunks.write(chunks.cut(file))
-        files = [(f"{board}/{SYSTEM}", bundle, version), (f"{board}/{INDEX}", pieces, version)]
+        index = chunks.write(chunks.pieces(bundle))
+        files = [(f"{board}/{SYSTEM}", bundle, version), (f"{board}/{INDEX}", index, version)]
     _release(mirror, folder, files, at)
 
 

@@ -2,7 +2,8 @@
 
 A chunk ends where the 32 bytes before its end hash to a fixed pattern (the gear hash of FastCDC, Xia et al. 2016), so a byte put
 in or taken out changes the chunk that it is in and the next one meets the old ends again. Maker and box cut by the same rule; the
-maker publishes lengths and hashes, the box finds what it has by the hash alone.
+maker publishes lengths and hashes, the box finds what it has by the hash alone. The hashes of dm-verity are a piece of their own,
+of which the maker says how the box makes it (`verity.py`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edge.errors import Unreadable
+from firmware import verity
+from firmware.verity import Tree
 
 LEAST, MOST, BITS = 4096, 65536, 14
 """Bytes of a chunk, but for the last one; 2 ** BITS bytes after `LEAST` is the usual one."""
-MAGIC = b"outpost chunks 1\n"
+MAGIC = b"outpost chunks 2\n"
 """Of an index: another rule of cutting is another format, and a box that does not know it fetches the whole."""
 _ENTRY = struct.Struct(">I16s")
 _GEAR = np.array([int.from_bytes(hashlib.sha256(bytes([value])).digest()[:4]) for value in range(256)], np.uint32)
@@ -37,20 +41,32 @@ class Chunk:
     length: int
     digest: bytes
     """16 bytes of its SHA-256: they only say where to look, the whole is held to its own hash afterwards."""
+    tree: Tree | None = None
+    """What the box makes itself; then it may be of any length."""
 
 
-def cut(file: BinaryIO) -> Iterator[Chunk]:
-    """The chunks of a file from where it stands to its end."""
-    held, at = b"", 0
+def pieces(bundle: Path) -> Iterator[Chunk]:
+    """All that a bundle consists of, in order."""
+    with bundle.open("rb") as file:
+        for tree, made in verity.find(bundle):
+            yield from cut(file, tree.start)
+            yield Chunk(tree.start, len(made), digest(made), tree)
+            file.seek(tree.start + len(made))
+        yield from cut(file)
+
+
+def cut(file: BinaryIO, end: int | None = None) -> Iterator[Chunk]:
+    """The chunks of a file from where it stands to `end`, or to its own."""
+    held, at = b"", file.tell()
     while True:
-        data = file.read(_PIECE)
+        data = file.read(_PIECE if end is None else min(_PIECE, end - at - len(held)))
         held += data
         ends, begin = _ends(held), 0
         while len(held) - begin > MOST or (not data and begin < len(held)):
             place = int(np.searchsorted(ends, begin + LEAST))
-            end = min(int(ends[place]) if place < len(ends) else len(held), begin + MOST, len(held))
-            yield Chunk(at + begin, end - begin, digest(held[begin:end]))
-            begin = end
+            last = min(int(ends[place]) if place < len(ends) else len(held), begin + MOST, len(held))
+            yield Chunk(at + begin, last - begin, digest(held[begin:last]))
+            begin = last
         held, at = held[begin:], at + begin
         if not data:
             return
@@ -66,12 +82,15 @@ def find(own: Path, wanted: Iterable[Chunk]) -> dict[bytes, int]:
     return found
 
 
-def take(own: Path, at: int, one: Chunk) -> bytes:
-    """A chunk that was found there; nothing where it is not what it was."""
+def take(own: Path, at: int, one: Chunk, part: Path) -> bytes:
+    """A piece that was found there, or is made of what `part` has already; nothing where it is not what it shall be."""
     try:
-        with own.open("rb") as slot:
-            slot.seek(at)
-            data = slot.read(one.length)
+        if one.tree is not None:
+            data = verity.make(part, one.tree)
+        else:
+            with own.open("rb") as slot:
+                slot.seek(at)
+                data = slot.read(one.length)
     except OSError:
         return b""
     return data if digest(data) == one.digest else b""
@@ -97,18 +116,29 @@ def _ends(data: bytes) -> npt.NDArray[np.int64]:
 
 
 def write(chunks: Iterable[Chunk]) -> bytes:
-    """An index, as it is published."""
-    return MAGIC + b"".join(_ENTRY.pack(one.length, one.digest) for one in chunks)
+    """An index, as it is published: what it is, the trees in one line of JSON, and of each piece length and digest."""
+    told = list(chunks)
+    trees = msgspec.json.encode([one.tree for one in told if one.tree is not None])
+    return MAGIC + trees + b"\n" + b"".join(_ENTRY.pack(one.length, one.digest) for one in told)
 
 
 def read(index: bytes, size: int) -> list[Chunk]:
-    """The chunks of a file of `size` bytes. Raises `Unreadable` where an index is none, or not of such a file."""
-    if not index.startswith(MAGIC) or (len(index) - len(MAGIC)) % _ENTRY.size:
+    """The pieces of a file of `size` bytes. Raises `Unreadable` where an index is none, or not of such a file."""
+    told, _, entries = index.removeprefix(MAGIC).partition(b"\n")
+    if not index.startswith(MAGIC) or len(entries) % _ENTRY.size:
         raise Unreadable("this is no index of chunks")
+    try:
+        trees = {tree.start: tree for tree in msgspec.json.decode(told, type=list[Tree])}
+    except msgspec.DecodeError:
+        raise Unreadable("this is no index of chunks") from None
     chunks, at = [], 0
-    for length, known in _ENTRY.iter_unpack(index[len(MAGIC) :]):
-        chunks.append(Chunk(at, length, known))
+    for length, known in _ENTRY.iter_unpack(entries):
+        tree = trees.get(at)
+        fits = 0 < length <= MOST if tree is None else 0 <= tree.of <= tree.of + tree.blocks * verity.BLOCK <= at
+        if not fits:
+            raise Unreadable("the index contradicts itself")
+        chunks.append(Chunk(at, length, known, tree))
         at += length
-    if at != size or not all(0 < one.length <= MOST for one in chunks):
+    if at != size:
         raise Unreadable("the index is not of this bundle")
     return chunks

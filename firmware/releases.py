@@ -167,16 +167,15 @@ class Releases:
         there = chunks.find(own, pieces)
         if not there:
             return
-        with (
-            suppress(DownloadHTTPError),
-            self._part(target).open("ab") as file,
-        ):  # to a range; it may still give the whole
-            for here, run in groupby(pieces, lambda one: one.digest in there):
+        part = self._part(target)
+        with suppress(DownloadHTTPError), part.open("ab") as file:  # to a range; it may still give the whole
+            for here, run in groupby(pieces, lambda one: one.tree is not None or one.digest in there):
                 for one in run if here else (chunks.joined(run),):
                     have, end = file.tell(), one.start + one.length
                     if have >= end:
                         continue
-                    if here and (data := chunks.take(own, there[one.digest], one)):
+                    file.flush()
+                    if here and (data := chunks.take(own, there.get(one.digest, 0), one, part)):
                         file.write(data[have - one.start :])
                         progress(end - have)
                     elif not self._range(self._url(target), end, file, progress):
