@@ -103,6 +103,7 @@ KINDS: dict[Event, Kind] = {
     Event.ORDER_MET: Kind(Family.PROCEDURE_RECORD, "U", "A film was found to be an order's", person=False),
     Event.ALERT_ACKNOWLEDGED: Kind(Family.PROCEDURE_RECORD, "R", "A person took note of an immediate film"),
     Event.ALERT_TESTED: Kind(Family.SECURITY_ALERT, "E", "The sound alert was tested", "110141"),
+    Event.CONNECTIONS_TESTED: Kind(Family.SECURITY_ALERT, "E", "The box's neighbours were tested", "110141"),
     Event.HANDED_OFF: Kind(Family.EXPORT, "R", "A hand-off sheet was printed or shown", medium="110038"),
     Event.EXPORTED: Kind(Family.EXPORT, "R", "A result was sent", person=False, medium="110037"),
     Event.EXPORT_REFUSED: Kind(Family.EXPORT, "R", "A result was refused", outcome=4, person=False, medium="110037"),

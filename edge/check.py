@@ -14,7 +14,7 @@ import click
 from edge import config as settings
 from edge import phantom, setup, syslog, words
 from edge.cli import config_of
-from edge.config import Config, DicomSink, FolderSink, Hl7Sink, Sink
+from edge.config import Config, DicomSink, FolderSink, Hl7Sink, Modality, Sink
 from edge.errors import Misconfigured, OutpostError, Tampered, Transient
 from edge.records import Role
 from edge.state import acceptances, accounts, device, forwarding, phantoms, sync, trust
@@ -173,6 +173,17 @@ def way_out(sink: Sink) -> str:
     raise Transient(_trouble(sink.name, _place(sink), words.CHECKED[receipt.trouble], receipt.detail))
 
 
+def unit(modality: Modality, ae_title: str) -> str:
+    """An X-ray unit answers an echo of the box."""
+    from edge.connections import echo
+
+    receipt = echo(modality, ae_title)
+    if receipt.trouble is None:
+        return f"{modality.ae_title} answers"
+    place = f"{modality.host}:{modality.port}"
+    raise Transient(_trouble(modality.ae_title, place, words.CHECKED[receipt.trouble], receipt.detail))
+
+
 def _place(sink: Sink) -> str:
     if isinstance(sink, FolderSink):
         return sink.path
@@ -238,7 +249,7 @@ CHECKS: tuple[Callable[[Config], str], ...] = (
 )
 @click.pass_context
 def check(ctx: click.Context, setup_code: bool) -> None:
-    """Check settings, state, disk, clock, people, model, ports, RIS and ways out: what works, what does not, what to do."""
+    """Check settings, state, clock, people, model, ports, RIS, X-ray units, ways out: what works, what does not, what to do."""
     config = config_of(ctx)
     if setup_code:
         click.echo(
@@ -250,6 +261,9 @@ def check(ctx: click.Context, setup_code: bool) -> None:
     failed = False
     for one in CHECKS:
         failed |= not _says(one.__name__, one, config)
+    for modality in config.modalities:
+        if modality.host:
+            failed |= not _says("X-ray unit", lambda one: unit(one, config.intake.ae_title), modality)
     for sink in config.sinks:
         failed |= not _says("way out", way_out, sink)
     ctx.exit(1 if failed else 0)

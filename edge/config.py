@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 HOST_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
 Port = Annotated[int, Meta(ge=0, le=65535)]
+AeTitle = Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^(?! )[\x20-\x5b\x5d-\x7e]*(?<! )$")]
+"""PS3.5 6.2, AE: no backslash, no control character; spaces at the ends do not count."""
 Settings = TypeVar("Settings")
 
 
@@ -46,6 +48,17 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except (OSError, ValueError, ZoneInfoNotFoundError):
             if self.timezone != "UTC":
                 raise ValueError(f"no time zone {self.timezone!r}") from None
+
+
+class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An X-ray unit that sends films, and the service on it that answers an echo."""
+
+    ae_title: Annotated[AeTitle, Meta(description="Its AE title")]
+    host: Annotated[
+        str,
+        Meta(max_length=253, pattern=r"^[A-Za-z0-9.:-]*$", description="Its address; empty where it answers no echo"),
+    ] = ""
+    port: Annotated[Port, Meta(description="Its DICOM port")] = 104
 
 
 class Intake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -356,6 +369,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: Audit = Audit()
     hub: Hub = Hub()
     update: Update = Update()
+    modalities: tuple[Modality, ...] = ()
     sinks: tuple[Sink, ...] = ()
 
     def __post_init__(self) -> None:
@@ -365,6 +379,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("two of `sinks` have the same name")
 
 
+MANY = ("modalities", "sinks")
+"""Keys of which there may be many, each a table of its own."""
 ORDERABLE = ("hub.daily_mib", "hub.metered", "hub.poll_seconds", "hub.whole_films")
 """What a hub may set on a box: how much goes over the link and when; nothing of people, of films or of who is let in."""
 ORDERED = "ordered.json"
@@ -444,10 +460,10 @@ def save(config: Config, path: Path) -> None:
     lines: list[str] = []
     values = msgspec.to_builtins(config)
     for key, value in values.items():
-        if not isinstance(value, dict) and key != "sinks":
+        if not isinstance(value, dict) and key not in MANY:
             lines.append(f"{key} = {_toml(value)}")
     tables = [(f"[{key}]", value) for key, value in values.items() if isinstance(value, dict)]
-    for head, value in tables + [("[[sinks]]", sink) for sink in values["sinks"]]:
+    for head, value in tables + [(f"[[{key}]]", one) for key in MANY for one in values[key]]:
         lines += [head, *(f"{inner} = {_toml(setting)}" for inner, setting in value.items())]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -475,6 +491,8 @@ def reference() -> str:
     lines = ["# Settings", "", "Generated from `edge/config.py`; a test keeps the two equal.", ""]
     lines += [*table, *rows(Config, ""), ""]
     lines += [f"A hub may set {', '.join(f'`{key}`' for key in ORDERABLE)}; that goes before this file.", ""]
+    lines += ["## X-ray units", "", "One `[[modalities]]` for each; the page of connections tests them.", ""]
+    lines += [*table, *rows(Modality, ""), ""]
     lines += ["## Ways out", ""]
     lines += [
         "One `[[sinks]]` for each; there is none unless it is written down. Keys without a default are needed.",

@@ -133,7 +133,7 @@ def _transfers() -> Iterator[str]:
 def _proposals() -> Iterator[str]:
     yield _head("SOP class", "UID", "transfer syntaxes, in this order", "for")
     uses = {
-        sink.VERIFICATION: "`outpost check`",
+        sink.VERIFICATION: "`outpost check`, and the page of connections",
         ordering.WORKLIST: "the RIS's orders",
         commitment.CLASS: "storage commitment, where the settings ask for it",
     }

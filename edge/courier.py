@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edge import config as settings
-from edge import memory, syslog
+from edge import connections, memory, syslog
 from edge.box import orphaned
 from edge.config import Config
 from edge.records import Delivery, Document, Read, Receipt, Source, Trouble
@@ -150,6 +150,8 @@ def run(config: Config, stop: threading.Event, ready: Callable[[], None] = lambd
     ]
     if config.audit.host:
         threads.append(threading.Thread(target=syslog.run, args=(config, stop), name="ledger", daemon=True))
+    if config.sinks or config.modalities:
+        threads.append(threading.Thread(target=connections.run, args=(config, stop), name="connections", daemon=True))
     if config.ris.host:
         from edge import ris
 

@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -27,7 +28,7 @@ from edge.config import Config, DicomSink
 from edge.errors import Misconfigured, Transient
 from edge.records import Urgency
 from edge.stages import header
-from edge.state import arrivals, orders, outbox, queue
+from edge.state import arrivals, connections, orders, outbox, queue
 from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000  # PS3.4 B.2.3
 PROCESSING_FAILURE, INVALID_ARGUMENT = 0x0110, 0x0115  # PS3.7 10.1.1.1.8
 WATCH_SECONDS = 2.0
+NOTED_EVERY = timedelta(seconds=5)
 
 NO_SUCH_SERVICE = 0x0122  # SOP class not supported, PS3.7 C.4.2
 
@@ -133,6 +135,29 @@ class Intake:
             return PROCESSING_FAILURE, None
         return SUCCESS if known else INVALID_ARGUMENT, None
 
+    def echoed(self, event: Event) -> int:
+        """Answer a C-ECHO request (PS3.7 9.1.5), and remember who asked, for the page of connections."""
+        self._called(event, refused=False)
+        return SUCCESS
+
+    def refused(self, event: Event) -> None:
+        """Remember who was turned away for their AE title."""
+        named = self.callers()
+        if named and event.assoc.requestor.ae_title not in named:
+            self._called(event, refused=True)
+
+    def _called(self, event: Event, refused: bool) -> None:
+        peer = event.assoc.requestor
+        caller = connections.Caller(str(peer.ae_title), str(peer.address), now(), refused)
+        known = next((one for one in connections.callers(self.store) if one.ae_title == caller.ae_title), None)
+        if known and known.refused == refused and abs(caller.at - known.at) < NOTED_EVERY:
+            return  # who calls in a loop costs no commits
+        try:
+            with transaction(self.store):
+                connections.called(self.store, caller)
+        except sqlite3.Error:
+            log.exception("a call of %s could not be noted", caller.ae_title)
+
     def callers(self) -> list[str]:
         """The AE titles that may call, where some are named: those that send films, each PACS that commits to results, the box."""
         named = self.config.intake.calling_ae_titles
@@ -163,6 +188,8 @@ class Intake:
                 block=False,
                 evt_handlers=[
                     (evt.EVT_C_STORE, self.store_film),
+                    (evt.EVT_C_ECHO, self.echoed),
+                    (evt.EVT_REJECTED, self.refused),
                     (evt.EVT_C_FIND, self.find_orders),
                     (evt.EVT_N_EVENT_REPORT, self.committed),
                 ],

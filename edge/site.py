@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Meta
 
 from edge import config as settings
-from edge.config import Config, DicomKind, Port
+from edge.config import AeTitle, Config, DicomKind, Port
 from edge.errors import Misconfigured, Tampered, Unreadable
 
 FIRST = "# outpost site 1"
@@ -28,8 +28,6 @@ LARGEST = 16 * 1024
 QR = 2331
 """Bytes that one QR code holds at level M (ISO/IEC 18004 table 7)."""
 
-AeTitle = Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^(?! )[\x20-\x5b\x5d-\x7e]*(?<! )$")]
-"""PS3.5 6.2, AE: no backslash, no control character; spaces at the ends do not count."""
 Address = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9.:-]+$")]
 
 
@@ -55,17 +53,6 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a gateway needs an address; leave both out where the network gives them")
 
 
-class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An X-ray unit that sends films, and the service on it that answers an echo."""
-
-    ae_title: Annotated[AeTitle, Meta(description="Its AE title")]
-    host: Annotated[
-        str,
-        Meta(max_length=253, pattern=r"^[A-Za-z0-9.:-]*$", description="Its address; empty where it answers no echo"),
-    ] = ""
-    port: Annotated[Port, Meta(description="Its DICOM port")] = 104
-
-
 class Pacs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An archive that gets results."""
 
@@ -81,7 +68,7 @@ class Dicom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ae_title: Annotated[AeTitle, Meta(description="The box's AE title")] = "OUTPOST"
     only_known: Annotated[bool, Meta(description="Whether only the X-ray units named here may send")] = False
-    modalities: tuple[Modality, ...] = ()
+    modalities: tuple[settings.Modality, ...] = ()
     pacs: tuple[Pacs, ...] = ()
 
 
@@ -173,5 +160,6 @@ def configuration(site: Site, state: str) -> Config:
         policy=site.policy,
         hub=settings.Hub(url="" if site.hub is None else site.hub.url),
         update=site.update,
+        modalities=site.dicom.modalities,
         sinks=sinks,
     )

@@ -39,6 +39,7 @@ SAYS: dict[Event, str] = {
     Event.ORDER_MET: N_("Found the film’s order"),
     Event.ALERT_ACKNOWLEDGED: N_("Took note of the alert"),
     Event.ALERT_TESTED: N_("Tested the sound alert"),
+    Event.CONNECTIONS_TESTED: N_("Tested the connections"),
     Event.HANDED_OFF: N_("Made a hand-off sheet"),
     Event.EXPORTED: N_("A result was sent"),
     Event.EXPORT_REFUSED: N_("A result was refused"),

@@ -43,10 +43,11 @@ class Line:
 def page() -> str:
     """How the box is."""
     lines = sorted(_lines(), key=lambda line: list(Level).index(line.level), reverse=True)
-    return render_template("status.html", lines=lines, LEVELS=_levels())
+    return render_template("status.html", lines=lines, LEVELS=levels())
 
 
-def _levels() -> dict[Level, tuple[str, str]]:
+def levels() -> dict[Level, tuple[str, str]]:
+    """Sign and word of each level."""
     return {
         Level.GOOD: ("✓", _("Good")),
         Level.UNKNOWN: ("–", _("Not known")),

@@ -106,6 +106,14 @@ def newest(connection: sqlite3.Connection) -> datetime | None:
     return None if at is None else datetime.fromisoformat(at)
 
 
+def last_from(connection: sqlite3.Connection, source: str) -> datetime | None:
+    """When the latest film of a sender came, or None before the first."""
+    row = connection.execute(
+        "SELECT received_at FROM arrival WHERE source = ? ORDER BY id DESC LIMIT 1", (source,)
+    ).fetchone()
+    return None if row is None else datetime.fromisoformat(row["received_at"])
+
+
 def supply_age(connection: sqlite3.Connection, arrival_id: int, years: float, by: str, at: datetime) -> None:
     """Note the age that a named person gave for a film, inside the caller's transaction."""
     connection.execute(

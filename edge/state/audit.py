@@ -71,6 +71,8 @@ class Event(StrEnum):
     """A film was found to be the one that an order asked for."""
     ALERT_ACKNOWLEDGED = "alert_acknowledged"
     ALERT_TESTED = "alert_tested"
+    CONNECTIONS_TESTED = "connections_tested"
+    """A person had the box call its neighbours."""
     HANDED_OFF = "handed_off"
     EXPORTED = "exported"
     EXPORT_REFUSED = "export_refused"

@@ -19,6 +19,7 @@ from edge.state import (
     arrivals,
     audit,
     calibrations,
+    connections,
     device,
     drift,
     forwarding,
@@ -56,6 +57,7 @@ MIGRATIONS: tuple[str, ...] = (
     device.TABLE + sync.TABLE,
     sync.SOON,
     ordered.TABLE,
+    connections.TABLE,
 )
 """Each is applied once, in order; `PRAGMA user_version` is how many have been."""
 

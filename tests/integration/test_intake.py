@@ -20,7 +20,7 @@ from edge.intake import Watch
 from edge.records import Outcome, Reason
 from edge.samples import film, real_films, rle
 from edge.sending import send
-from edge.state import arrivals, results
+from edge.state import arrivals, connections, results
 from edge.state.store import open_store
 from models import phantom
 from tests.box import Box, until
@@ -99,7 +99,12 @@ def test_only_the_senders_that_were_named(tmp_path: Path) -> None:
             association = ae.associate("127.0.0.1", box.port, ae_title="OUTPOST")
             assert association.is_established is welcome
             if welcome:
+                association.send_c_echo()
                 association.release()
+        with closing(open_store(Path(box.config.state))) as store:
+            until(lambda: len(connections.callers(store)) == 2, "both calls are noted")
+            called = {one.ae_title: (one.address, one.refused) for one in connections.callers(store)}
+    assert called == {"ROOM1": ("127.0.0.1", False), "STRANGER": ("127.0.0.1", True)}
 
 
 def test_a_sender_that_calls_itself_what_the_box_calls_acceptance_films_hides_nothing(

@@ -1,19 +1,19 @@
-// The film page: fetches what is still being prepared.
+// A page whose sections are still being prepared: fetches them.
 
 const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
 
 /** A section marked `data-pending` is not complete yet: ask until it is, and leave the others as they are. */
 async function poll() {
-  const film = document.querySelector(".film");
-  if (!film.querySelector("[data-pending]")) return;
+  const page = document.querySelector("[data-parts]");
+  if (!page.querySelector("[data-pending]")) return;
   try {
-    const response = await fetch(film.dataset.url, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    const response = await fetch(page.dataset.parts, { signal: AbortSignal.timeout(PATIENCE_MS) });
     const fresh = document.createElement("template");
     if (response.status === 401) dispatchEvent(new Event("signed-out"));
     if (response.ok) fresh.innerHTML = await response.text();
     for (const section of fresh.content.querySelectorAll("section")) {
-      const old = film.querySelector(`#${section.id}[data-pending]`);
+      const old = page.querySelector(`#${section.id}[data-pending]`);
       if (!old || old.isEqualNode(section)) continue;
       old.replaceWith(section);
     }
