@@ -692,8 +692,11 @@ def test_of_old_pictures_the_beginning_stays_and_the_rest_comes_again_once_someb
         patched.setattr(films, "dropped", killed)
         list(old.drop(hub.store, hub.blobs, PROGRAMME, T + 500))
     assert due() == (2, 2 * rest), "what was cut off goes on"
-    assert list(old.drop(hub.store, hub.blobs, PROGRAMME, T + 500)) == [(2, 2 * rest)]
-    assert list(old.drop(hub.store, hub.blobs, PROGRAMME, T + 500)) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(old, "AT_ONCE", 2)
+        for goes in (2, 0):
+            steps = list(old.drop(hub.store, hub.blobs, PROGRAMME, T + 500))
+            assert sum(step[0] for step in steps) == goes and sum(step[1] for step in steps) == goes * rest
     for number, data in datas.items():
         stays = cards.PREFIX if number in (1, 7) else len(data)
         assert hub.blobs.size(f"{PROGRAMME}/{shas[number]}") == stays

@@ -15,8 +15,8 @@ from web.hub.blobs import Blobs
 from web.hub.store import Store
 from web.hub.transaction import Transaction
 
-AT_ONCE = 20
-"""Pictures in one transaction: nobody waits long for it."""
+AT_ONCE = 100
+"""Pictures that one transaction looks at: nobody waits long for it."""
 
 TOLD = (
     "COALESCE((SELECT contact.told FROM contact JOIN site ON site.programme = contact.programme AND site.site = contact.site"
@@ -24,24 +24,33 @@ TOLD = (
 )
 """To which number a film's clinic has the hub's answers; those of an epoch that is over count for nothing."""
 
-DONE_WITH = (
-    "object.programme = :programme AND object.have > :prefix AND object.wanted <= object.have AND EXISTS (SELECT 1 FROM image"
-    " WHERE image.programme = :programme AND image.sha256 = object.sha256 AND image.sha256 <> '')"
-    " AND NOT EXISTS (SELECT 1 FROM image LEFT JOIN film ON film.programme = image.programme AND film.site = image.site"
-    " AND film.case_uid = image.case_uid WHERE image.programme = :programme AND image.sha256 = object.sha256"
-    f" AND image.sha256 <> '' AND (film.read_at IS NULL OR {films.WHEN} >= :before"
-    " OR EXISTS (SELECT 1 FROM task WHERE task.programme = :programme AND task.film = film.id AND task.done_at IS NULL)"
-    " OR EXISTS (SELECT 1 FROM review WHERE review.programme = :programme AND review.film = film.id AND review.at >="
-    " (SELECT MIN(answer.made_at) FROM answer WHERE answer.programme = :programme AND answer.site = film.site"
-    f" AND answer.seq > {TOLD}))))"
-)
-"""A read goes to its clinic as the answer of that very moment."""
+LARGE = "object.programme = :programme AND object.have > :prefix AND object.wanted <= object.have"
+
+
+def _done_with(among: str = "") -> str:
+    """What a statement on `object` says of pictures that are done with, where `among` names some, only of these.
+
+    It names them twice: told once, a database may go through all images for them. A read goes to its clinic as the answer of that
+    very moment.
+    """
+    these = f" AND image.sha256 IN ({among})" if among else ""
+    return (
+        f"{LARGE}{these.replace('image.', 'object.')} AND EXISTS (SELECT 1 FROM image"
+        f" WHERE image.programme = :programme AND image.sha256 = object.sha256 AND image.sha256 <> ''{these})"
+        " AND NOT EXISTS (SELECT 1 FROM image LEFT JOIN film ON film.programme = image.programme AND film.site = image.site"
+        " AND film.case_uid = image.case_uid WHERE image.programme = :programme AND image.sha256 = object.sha256"
+        f" AND image.sha256 <> ''{these} AND (film.read_at IS NULL OR {films.WHEN} >= :before"
+        " OR EXISTS (SELECT 1 FROM task WHERE task.programme = :programme AND task.film = film.id AND task.done_at IS NULL)"
+        " OR EXISTS (SELECT 1 FROM review WHERE review.programme = :programme AND review.film = film.id AND review.at >="
+        " (SELECT MIN(answer.made_at) FROM answer WHERE answer.programme = :programme AND answer.site = film.site"
+        f" AND answer.seq > {TOLD}))))"
+    )
 
 
 def count(db: Transaction, before: float) -> tuple[int, int]:
     """Of how many pictures bytes would go that are done with since before that time, and how many bytes."""
     row = db.row(
-        f"SELECT COUNT(*) AS pictures, COALESCE(SUM(object.have - :prefix), 0) AS bytes FROM object WHERE {DONE_WITH}",
+        f"SELECT COUNT(*) AS pictures, COALESCE(SUM(object.have - :prefix), 0) AS bytes FROM object WHERE {_done_with()}",
         prefix=PREFIX,
         before=before,
     )
@@ -58,18 +67,20 @@ def drop(store: Store, blobs: Blobs, programme: str, before: float) -> Iterator[
     after = ""
     while True:
         with store.transaction(programme) as db:
-            rows = db.rows(
-                f"SELECT sha256, have FROM object WHERE sha256 > :after AND {DONE_WITH} ORDER BY sha256 LIMIT :most"
-                + db.hold,
+            large = db.rows(
+                f"SELECT sha256 FROM object WHERE {LARGE} AND sha256 > :after ORDER BY sha256 LIMIT :most",
                 prefix=PREFIX,
-                before=before,
                 after=after,
                 most=AT_ONCE,
             )
+            if not large:
+                return
+            named = {f"s{index}": row["sha256"] for index, row in enumerate(large)}
+            condition = _done_with(", ".join(f":{name}" for name in named))
+            asked = f"SELECT sha256, have FROM object WHERE {condition}{db.hold}"
+            rows = db.rows(asked, prefix=PREFIX, before=before, **named)
             for row in rows:
                 blobs.shorten(f"{programme}/{row['sha256']}", PREFIX)
                 films.dropped(db, row["sha256"], PREFIX)
-        if not rows:
-            return
-        after = rows[-1]["sha256"]
+        after = large[-1]["sha256"]
         yield len(rows), sum(int(row["have"]) - PREFIX for row in rows)
