@@ -45,12 +45,14 @@ def tablet(browser: Any) -> Iterator[Any]:
 def send(box: Box, folder: Path) -> list[Film]:
     """A film for each language, sent by storescu as an X-ray unit would; gives them with their outcomes.
 
-    Every second one is a child's: the model takes a phantom at that age for immediate, and an adult's for routine.
+    Every second one is a child's with an opacity: the model takes that for immediate, and the adults for routine.
     """
     storescu = peer("storescu", "dcmtk")
     for seed, code in enumerate(LANGUAGES):
         path = folder / f"{code}.dcm"
-        film = samples.film(phantom.chest(20 + seed), f"Walk^{code.upper()}", "004Y" if seed % 2 else "044Y", "F")
+        ill = seed % 2 == 1
+        gray = phantom.chest(20 + seed, opacity=ill)
+        film = samples.film(gray, f"Walk^{code.upper()}", "004Y" if ill else "044Y", "F")
         film.save_as(path, enforce_file_format=True)
         subprocess.run([storescu, "-aec", "OUTPOST", "127.0.0.1", str(box.port), str(path)], check=True)
     films = box.decided(len(LANGUAGES))
