@@ -25,10 +25,10 @@ from tests.hub import RESULT, asks
 from tests.people import PIN as PIN
 from tests.people import SECRET
 from web import server
-from web.hub import accounts, app, films, here, inbox, people, serve, sites, totp
+from web.hub import accounts, app, films, here, inbox, instances, people, serve, sites, taken, totp
 from web.hub.accounts import Account, Role
 from web.hub.config import Config
-from web.hub.records import Site, TaskKind
+from web.hub.records import Case, Site, Taken, TaskKind
 from web.hub.store import now
 
 PROGRAMME = "lakes"
@@ -183,6 +183,24 @@ class Hub:
         with self.held.store.transaction() as db:
             return accounts.start(db, name, now())
 
+    def came(self, case: Case, *modalities: str) -> None:
+        """An archive sends something of each of these kinds about a film."""
+        with self.held.store.transaction(PROGRAMME) as db:
+            for one in modalities:
+                sent = Taken(
+                    uid=f"2.25.{case.id}{ord(one[0])}",
+                    study=instances.study(case),
+                    series="2.25.9",
+                    class_uid="",
+                    modality=one,
+                    sha256="0" * 64,
+                    size=1,
+                    came=one,
+                    archive="next-door",
+                    received_at=now(),
+                )
+                assert taken.keep(db, sent)
+
     def client(self, name: str = "Dr Ba", role: Role = Role.READER, **rights: Any) -> Any:
         """A browser without its looks, in which a person is signed in."""
         client = self.app.test_client()
@@ -277,7 +295,9 @@ def fill(hub: Hub) -> dict[str, int]:
     }
     with hub.held.store.reading(PROGRAMME) as db:
         asked = films.case(db, found["asked"])
-    assert asked is not None
+        shown = films.case(db, found["immediate"])
+    assert asked is not None and shown is not None
+    hub.came(shown, "SR", "KO", "PR")
     hub.says("south", asks(asked.result.case))
     hub.says("north", STATUS)
     return found

@@ -70,17 +70,22 @@ def flushed(hub: Hub, seconds: float = 11) -> list[Review]:
 
 
 def test_what_the_ai_says_is_nowhere_on_the_page_before_the_impression_is_sealed(hub: Hub) -> None:
-    hub.film(Outcome.IMMEDIATE, stream=STREAM)
+    number = hub.film(Outcome.IMMEDIATE, stream=STREAM)
+    with hub.held.store.reading(PROGRAMME) as db:
+        case = films.case(db, number)
+    assert case is not None
+    hub.came(case, "SR")
     client = hub.client()
     queue = re.sub(r"\?v=\w+", "", client.get("/").text)  # the versions of scripts and styles may hold any digits
     assert "Immediate" not in queue and "81" not in queue
     path = take(client)
     page = client.get(path).text
-    assert "Pneumonia" not in page and "81\xa0%" not in page and "demonstrator" not in page
+    assert "Pneumonia" not in page and "81\xa0%" not in page and "demonstrator" not in page and "next-door" not in page
     assert post(client, f"{path}/send", "normal").status_code == 409, "nor can anything be sent before"
     part = client.post(
         f"{path}/impression", data={"codes": ["effusion"], "outcome": "soon"}, headers={**OWN, "Outpost-Part": "1"}
     )
+    assert "Report (<bdi>next-door</bdi>" in part.text
     assert "Pneumonia" in part.text and "81\xa0%" in part.text and "You saw: Fluid in the chest." in part.text
     post(client, f"{path}/impression", "normal")
     assert "You saw: Fluid in the chest." in client.get(path).text, "the first impression counts"

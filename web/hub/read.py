@@ -18,13 +18,13 @@ from edge.cards import Picture
 from edge.records import Outcome
 from edge.vocabulary import ADVICE, IMPRESSIONS, Sight
 from web import phrases
-from web.hub import drafts, films, here, people, queue, sites, tasks, zoo
+from web.hub import drafts, films, here, instances, people, queue, sites, taken, tasks, zoo
 from web.hub.drafts import Draft
 from web.hub.records import Case, Film, Finding, Task, TaskKind
 from web.hub.store import now
 from web.hub.transaction import Transaction
+from web.languages import N_, ngettext
 from web.languages import gettext as _
-from web.languages import ngettext
 
 pages = Blueprint("read", __name__)
 
@@ -43,6 +43,8 @@ KEYS = {
     "act_now": "V",
 }
 """What is said by one key; Enter does the rest."""
+KINDS = {"SR": N_("Report"), "KO": N_("Chosen as a key film"), "PR": N_("Marks on the film")}
+"""What an archive may have sent of a film, by modality."""
 RANGE = re.compile(r"bytes=(\d{1,12})-(\d{1,12})")
 AT_ONCE = 1 << 20
 """Bytes in one answer."""
@@ -237,6 +239,8 @@ def _shown(number: int) -> dict[str, object]:
         beside = next((one for one in before if str(one.id) == request.args.get("beside")), None)
         if beside is not None and beside.picture is not None:
             tasks.want(db, beside, enough(beside.picture), at)
+        study = instances.study(case)
+        came = taken.of_studies(db, [study])[study]
         whole = tasks.film(db, task.case, at)
         assert isinstance(whole, Film)
         site = sites.get(db, task.site)
@@ -250,6 +254,8 @@ def _shown(number: int) -> dict[str, object]:
         "hidden": hides(case, draft),
         "others": whole.reviews if task.kind is TaskKind.ARBITRATION else (),
         "at_clinic": whole.at_clinic,
+        "came": came,
+        "KINDS": KINDS,
         "labels": zoo.labels(),
         "enough": enough,
         "before": before,
