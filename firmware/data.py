@@ -100,9 +100,15 @@ def make(device: Path, key: Path) -> None:
 
 
 def unlock(device: Path, key: Path) -> None:
-    """Open the partition with the key that it has."""
+    """Open the partition with the key that it has. Raises `Misconfigured` where nobody gives it out."""
     if holder(device) is DiskKey.CHIP:
-        _cryptsetup("open", "--token-only", "--token-type=systemd-tpm2", str(device), NAME)
+        try:
+            _cryptsetup("open", "--token-only", "--token-type=systemd-tpm2", str(device), NAME)
+        except Misconfigured as error:
+            raise Misconfigured(
+                "the security chip does not give out the key of the disk: Secure Boot was switched or its keys changed, the chip "
+                f"was cleared, or the disk is another box's. Undo that; else flash it again, and restore from the stick. ({error})"
+            ) from None
     else:
         _cryptsetup("open", f"--key-file={key}", f"--keyfile-size={SIZE}", str(device), NAME)
 

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 import urllib.parse
 from pathlib import Path
@@ -18,6 +19,7 @@ import urllib3
 
 from edge.box import free_port
 from firmware import card
+from firmware.image import ROOT
 from tests.box import until
 from tests.conftest import peer
 
@@ -26,6 +28,8 @@ SECONDS = 1200
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 NAME = "outpost.local"
+MAC = "02:00:00:00:00:20"
+"""Of a container's end of its cable; its link-local address follows from it (RFC 4291 A)."""
 
 
 class Machine:
@@ -184,6 +188,27 @@ class Container:
         into = ["--net"] if network else ["--mount", "--pid", "--net", "--ipc", "--uts"]
         enter = ["nsenter", f"--target={self._first}", *into, *command]
         return subprocess.run(enter, capture_output=True, text=True, check=False, timeout=SECONDS).stdout
+
+    def scanned(self, *addresses: str) -> list[str]:
+        """Which TCP ports of each of its addresses answer a computer at the other end of its cable, there called `cable`."""
+        network, ip = f"outpost-{os.getpid()}", str(peer("ip", "iproute2"))
+        inside = [ip, "netns", "exec", network]
+        subprocess.run([ip, "netns", "add", network], check=True)
+        try:
+            for command in (
+                f"link add cable txqueuelen 10000 type veth peer name outside address {MAC} netns {self._first}",
+                "address add 192.168.7.1/24 dev cable",
+                "link set cable up",
+            ):
+                subprocess.run([ip, "-n", network, *command.split()], check=True)
+            self.run(ip, "link", "set", "outside", "up", network=True)
+            scan = [*inside, sys.executable, "-m", "tests.firmware.scan", *addresses]
+            found = subprocess.run(scan, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+            near = subprocess.run([ip, "-n", network, "neigh"], capture_output=True, text=True, check=True).stdout
+            assert near.count(MAC) >= len(addresses), f"it was there, whatever answered: {near}"
+            return found
+        finally:
+            subprocess.run([ip, "netns", "delete", network], check=True)
 
     def journal(self) -> str:
         """What its units have said."""

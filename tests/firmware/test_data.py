@@ -118,6 +118,24 @@ def test_a_chip_that_takes_no_key_leaves_it_on_the_disk(box: Box, monkeypatch: p
     assert data.holder(box.device) is DiskKey.FILE and box.opens(box.key.read_bytes())
 
 
+def test_a_chip_that_gives_no_key_out_stops_the_start_and_changes_nothing(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.chip = True
+    box.start()
+    held, run = box.device.read_bytes(), data._run
+
+    def refused(*command: str) -> str:
+        if "--token-only" in command:
+            raise Misconfigured("TPM Error")
+        return run(*command)
+
+    monkeypatch.setattr(data, "_run", refused)
+    with pytest.raises(Misconfigured, match="Undo that; else flash it again"):
+        box.start()
+    assert box.device.read_bytes() == held
+
+
 def test_what_somebody_else_wrote_is_left_alone(box: Box) -> None:
     subprocess.run([peer("mkfs.ext4", "e2fsprogs"), "-q", box.device], check=True)
     held = box.device.read_bytes()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -79,11 +79,11 @@ def image(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipe.build("generic-x86-64", tmp_path_factory.mktemp("image"), cache, SecretKey.generate(), keys)
 
 
-@contextmanager
-def flashed(image: Path, tmp_path: Path, told: str = SITE) -> Iterator[Machine]:
+@pytest.fixture
+def machine(image: Path, tmp_path: Path) -> Iterator[Machine]:
     """A computer whose disk was flashed by a technician, with a site file."""
     site, disk = tmp_path / "kalene.site", tmp_path / "disk"
-    site.write_bytes(sites.sign(told, Ed25519PrivateKey.generate()))
+    site.write_bytes(sites.sign(SITE, Ed25519PrivateKey.generate()))
     disk.touch()
     os.truncate(disk, 4096 * MIB)
     command = ["flash", str(image), "--key", f"{image}.pub", "--to", str(disk), "--site", str(site), "--yes"]
@@ -98,18 +98,11 @@ def flashed(image: Path, tmp_path: Path, told: str = SITE) -> Iterator[Machine]:
             shutil.copy(box.serial, keep)
 
 
-@pytest.fixture
-def machine(image: Path, tmp_path: Path) -> Iterator[Machine]:
-    """A computer whose disk was flashed by a technician, with a site file."""
-    with flashed(image, tmp_path) as box:
-        yield box
-
-
 def test_the_units_of_a_slot_take_a_film_and_show_its_outcome(image: Path, tmp_path: Path) -> None:
     if os.geteuid() or not Path("/sys/fs/cgroup").is_dir():
         pytest.skip("as root only")
     site, path = tmp_path / "site.txt", tmp_path / "film.dcm"
-    site.write_bytes(sites.sign(SITE, Ed25519PrivateKey.generate()))
+    site.write_bytes(sites.sign(f'{SITE}[network]\naddress = "192.168.7.20/24"\n', Ed25519PrivateKey.generate()))
     film(phantom.chest(1), "Mwansa^Ruth", "050Y", "F").save_as(path, enforce_file_format=True)
     box = Container(image, site, tmp_path)
     try:
@@ -140,6 +133,8 @@ def test_the_units_of_a_slot_take_a_film_and_show_its_outcome(image: Path, tmp_p
         reached = {row[4].rpartition(":")[2] for row in rows if not re.match(r"127\.|\[::1\]", row[4])}
         assert reached - {"5353"} == {"80", "443", "11112"}
         assert "policy drop" in box.run("nft", "list", "ruleset", network=True)
+        # all TCP ports, from another computer in its network: what is declared by IPv4, nothing by IPv6
+        assert box.scanned("192.168.7.20", "fe80::ff:fe00:20%cable") == ["80 443 11112", ""]
         # the worker is alone
         worker = box.run("/bin/systemctl", "show", "--value", "--property=MainPID", "outpost-worker").strip()
         assert box.run("/bin/cat", f"/proc/{worker}/net/dev").count(":") == 1  # the loopback, and nothing else
@@ -408,5 +403,5 @@ def test_an_update_on_a_stick_is_installed_started_and_kept(
 
     machine.chip = tmp_path / "another chip"
     machine.start()
-    machine.until("outpost: cryptsetup open failed")
+    machine.until("outpost: the security chip does not give out the key of the disk")
     machine.cut()
