@@ -405,3 +405,32 @@ def test_an_update_on_a_stick_is_installed_started_and_kept(
     machine.start()
     machine.until("outpost: the security chip does not give out the key of the disk")
     machine.cut()
+
+
+def test_an_update_that_does_not_start_ends_on_the_slot_before_and_the_page_says_so(
+    image: Path, keys: Path, machine: Machine, tmp_path: Path
+) -> None:
+    """Signed, released, installed and read back; but of the system only the kernel and its start are there: it cannot go on."""
+    (tmp_path / "slot").write_bytes(system(image)[0])
+    unpack = [peer("unsquashfs", "squashfs-tools"), "-quiet", "-d", tmp_path / "root", tmp_path / "slot", "boot"]
+    subprocess.run(unpack, check=True, capture_output=True)
+    pack = [peer("mksquashfs", "squashfs-tools"), tmp_path / "root", tmp_path / "start", "-quiet", "-comp", "gzip"]
+    subprocess.run(pack, check=True, capture_output=True)
+    held = (tmp_path / "start").read_bytes()
+    last = f"outpost-slot {len(held)} {'0' * 64}\n".encode().ljust(bundle.BLOCK, b"\0")
+    machine.stick = stick(keys, held, last, "0.9.1", tmp_path)
+    machine.start()
+    code = machine.until(SETUP).group(1)
+    machine.until("Version 0.9.1 is on the box and starts when the box does")
+    machine.until("Finished outpost-stick.service")
+    machine.cut()
+    machine.stick = None
+    machine.start()
+    machine.until("Outpost, slot B")
+    machine.until("Outpost, slot A")
+    machine.until("slot A is good; slot B was not, and is not started again")
+    tablet = sign_in(machine, code, tmp_path)
+    assert "Version 0.9.1 did not work on this box, so it runs the one before" in tablet.ask("/status")[1]
+    tablet.close()
+    machine.cut()
+    assert variables(machine.disk) == {"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "0", "B_TRY": "0"}
