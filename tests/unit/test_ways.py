@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 from contextlib import closing
 from datetime import timedelta
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from edge import cards, words
 from edge.config import FolderSink
 from edge.records import Carried, Outcome, Receipt, Trouble
-from edge.state import ordered, outbox
+from edge.state import ordered, outbox, updates
 from edge.state.store import now, transaction
 from tests.unit.test_web import Box
 from web import phrases
@@ -98,3 +100,15 @@ def test_what_came_of_the_hubs_latest_order_is_said(box: Box) -> None:
     page = box.client.get("/status").text
     sentence, action = words.ORDERS[Carried.BAD_VALUE]
     assert sentence in page and action in page and ">hub.metered</code>" in page
+
+
+def test_what_came_of_updates_of_system_and_model_stands_there_in_words(box: Box) -> None:
+    assert "Updates of the model" not in box.client.get("/status").text
+    for system, model in zip_longest(words.UPDATES, words.MODELS):
+        updates.write(
+            Path(box.config.state), updates.Record(state=system, version="0.2.0", model=model, model_version="0.3.0")
+        )
+        page = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", box.client.get("/status").text)).split())
+        said = [("0.2.0", words.UPDATES[system]), *([("0.3.0", words.MODELS[model])] if model else [])]
+        for version, (sentence, action) in said:
+            assert f"{sentence % {'version': version}} {action}" in page
