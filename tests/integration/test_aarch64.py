@@ -16,7 +16,7 @@ from tests.box import ROOT
 
 pytestmark = [pytest.mark.emulated, pytest.mark.timeout(1500)]
 
-SCRIPT = "from models.model import Model; from models.bundle import SHIPPED, load; Model(load(SHIPPED)).self_test()"
+SCRIPT = "from models.model import Model; from models.bundle import SHIPPED, load; Model(load(SHIPPED), runtime={!r}).self_test()"
 
 
 @pytest.fixture
@@ -42,5 +42,11 @@ def test_the_wheel_is_for_the_board_and_imports(board: Path, name: str) -> None:
     assert "aarch64" in on(board, "-c", f"import platform, {module}; print(platform.machine())")
 
 
-def test_the_shipped_model_passes_its_self_test_on_its_reference(board: Path) -> None:
-    on(board, "-c", SCRIPT)
+COMPILES = pytest.mark.xfail(
+    reason="OpenVINO 2026.4's ARM plugin says “object is not initialized” of this file", strict=True
+)
+
+
+@pytest.mark.parametrize("name", ["onnx", "litert", pytest.param("openvino", marks=COMPILES)])
+def test_the_shipped_model_passes_its_self_test(board: Path, name: str) -> None:
+    on(board, "-c", SCRIPT.format(name))
