@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ PYTHON = "3.11"
 TOP = "usr/lib/python3/dist-packages"
 UNWANTED = ("bin", "pynetdicom/tests")
 """Of the Python packages: programs that nobody can start, and keys that everybody knows."""
+GRUB = "var/lib/outpost-grub"
+"""Where `debian/customize` leaves the boot loader's parts: in the tar, not in the slot."""
 GRUB_MODULES = (
     "part_gpt", "fat", "squash4", "normal", "linux", "loadenv", "regexp", "test", "echo", "boot", "configfile", "gzio", "sleep",
     "reboot",
@@ -68,7 +71,7 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kernel: str
     grub: str
     loader: str
-    console: str
+    serial: str
     modules: tuple[str, ...]
     slot_mib: int
 
@@ -94,12 +97,13 @@ def build(name: str, out: Path, cache: Path, key: SecretKey, authority: Path | N
     cache.mkdir(parents=True, exist_ok=True)
     image = out / f"outpost-{name}-{version}.img"
     system, folders = debian(board, cache), (packages(board, cache), outpost(out))
-    made = slot(system, folders, out, {} if authority is None else trust(name, authority))
+    more = {"etc/systemd/journald.conf.d/serial.conf": f"[Journal]\nTTYPath=/dev/{board.serial}\n".encode()}
+    made = slot(system, folders, out, more if authority is None else more | trust(name, authority))
     parts = bom.debian(system, SUITE) + bom.python(folders)
     image.with_suffix(".cdx.json").write_text(bom.bill(parts, image.stem, version, EPOCH), encoding="utf-8")
     image.with_suffix(".licences.txt").write_text(bom.licences(parts), encoding="utf-8")
     shutil.rmtree(out / "outpost")
-    held = disk(board, made, image)
+    held = disk(board, system, made, image)
     if authority is not None:
         by = (authority / "signer.pem", authority / "signer.key")
         bundle.make(made.path, made.last, name, version, image.with_suffix(".raucb"), *by)
@@ -131,7 +135,8 @@ def debian(board: Board, cache: Path) -> Path:
             f"--customize-hook=sync-out /var/cache/apt/archives {archives}",
             f"--customize-hook={HERE / 'debian/customize'} \"$1\"", SUITE, str(tar.with_suffix(".new.tar")),
         ]  # fmt: skip
-        _run(*command, MODULES=" ".join(board.modules))
+        # no start yet when the kernel is unpacked: `customize` makes it
+        _run(*command, MODULES=" ".join(board.modules), GRUB=f"grub-efi-{board.architecture}-bin", INITRD="No")
         tar.with_suffix(".new.tar").rename(tar)
     return tar
 
@@ -272,7 +277,7 @@ def _member(name: str, source: Path | bytes) -> tuple[tarfile.TarInfo, bytes | N
     return member, content
 
 
-def disk(board: Board, made: Slot, image: Path) -> list[tuple[int, int]]:
+def disk(board: Board, debian: Path, made: Slot, image: Path) -> list[tuple[int, int]]:
     """Put the partitions together; where the image holds something, as starts and ends in bytes."""
     if made.size + BLOCK > board.slot_mib * MIB:
         raise Misconfigured(f"the system has {made.size / MIB:.0f} MiB, a slot {board.slot_mib}. Enlarge slot_mib.")
@@ -295,7 +300,7 @@ def disk(board: Board, made: Slot, image: Path) -> list[tuple[int, int]]:
     work = image.with_suffix(".part")
     try:
         with image.open("r+b") as file:
-            esp(board, work)
+            esp(board, debian, work)
             _copy(work, file, starts["outpost-esp"])
             place(work)
             _copy(work, file, starts[card.SITE])
@@ -309,7 +314,7 @@ def disk(board: Board, made: Slot, image: Path) -> list[tuple[int, int]]:
     return [(0, a + made.size), (b - BLOCK, b + BLOCK), (end - MIB - BLOCK, end)]
 
 
-def esp(board: Board, path: Path) -> None:
+def esp(board: Board, debian: Path, path: Path) -> None:
     """The EFI system partition: GRUB, its configuration, and the variables that say which slot starts."""
     with _volume(path, ESP_MIB, "OUTPOST-EFI") as folder:
         loader = folder / board.loader
@@ -317,9 +322,17 @@ def esp(board: Board, path: Path) -> None:
         config = folder / "EFI/outpost"
         config.mkdir()
         (config / "grub.cfg").write_text(
-            (HERE / "grub.cfg").read_text(encoding="utf-8").replace("@CONSOLE@", board.console), encoding="utf-8"
+            (HERE / "grub.cfg").read_text(encoding="utf-8").replace("@SERIAL@", board.serial), encoding="utf-8"
         )
-        _run("grub-mkimage", f"--format={board.grub}", f"--output={loader}", "--prefix=/EFI/outpost", *GRUB_MODULES)
+        with tempfile.TemporaryDirectory() as modules, tarfile.open(debian) as tar:
+            for member in tar:
+                if member.isreg() and member.name.startswith(f"./{GRUB}/"):
+                    member.name = Path(member.name).name
+                    tar.extract(member, modules, filter="data")
+            _run(
+                "grub-mkimage", f"--directory={modules}", f"--format={board.grub}", f"--output={loader}",
+                "--prefix=/EFI/outpost", *GRUB_MODULES,
+            )  # fmt: skip
         _run("grub-editenv", str(config / "grubenv"), "create")
         _run("grub-editenv", str(config / "grubenv"), "set", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
         (config / "data.key").write_bytes(bytes(data.SIZE))  # written in place, where the box has no security chip

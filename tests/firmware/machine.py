@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+from dataclasses import dataclass
 from pathlib import Path
 
 import urllib3
@@ -25,21 +26,46 @@ from tests.conftest import peer
 
 SECONDS = 1200
 """For the slowest of machines; nothing here waits longer than it has to."""
-FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 NAME = "outpost.local"
 MAC = "02:00:00:00:00:20"
 """Of a container's end of its cable; its link-local address follows from it (RFC 4291 A)."""
 
 
+@dataclass(frozen=True)
+class Board:
+    """How QEMU emulates a computer that a board's image is for."""
+
+    program: tuple[str, str]
+    """And its package, as of the firmware."""
+    firmware: tuple[str, str]
+    variables: str
+    options: tuple[str, ...]
+
+
+BOARDS = {
+    "generic-x86-64": Board(
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+        "/usr/share/OVMF/OVMF_VARS_4M.fd",
+        ("-machine", "q35", "-cpu", "max", "-m", "1024"),
+    ),
+    "arm64": Board(
+        ("qemu-system-aarch64", "qemu-system-arm"),
+        ("/usr/share/AAVMF/AAVMF_CODE.fd", "qemu-efi-aarch64"),
+        "/usr/share/AAVMF/AAVMF_VARS.fd",
+        ("-machine", "virt", "-cpu", "cortex-a72", "-m", "2048"),  # a Raspberry Pi 4's processor
+    ),
+}
+
+
 class Machine:
     """A computer with one disk, its network reachable from here and reaching nobody."""
 
-    def __init__(self, disk: Path) -> None:
-        self.disk = disk
+    def __init__(self, disk: Path, board: Board) -> None:
+        self.disk, self.board = disk, board
         self.serial = disk.with_suffix(".serial")
         self.variables = disk.with_suffix(".vars")
-        shutil.copy(VARIABLES, self.variables)
+        shutil.copy(board.variables, self.variables)
         self.dicom, self.https, self.http = (free_port() for _ in range(3))
         self.stick: Path | None = None
         """What is in its USB port when it is switched on."""
@@ -54,9 +80,9 @@ class Machine:
         ports = {self.dicom: 11112, self.https: 443, self.http: 80}
         forwarded = "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in ports.items())
         command = [
-            peer("qemu-system-x86_64", "qemu-system-x86"), "-machine", "q35", "-accel", "tcg,thread=multi",
-            "-cpu", "max", "-smp", "2", "-m", "1024", "-display", "none", "-monitor", "none", "-no-user-config", "-nodefaults",
-            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}",
+            peer(*self.board.program), *self.board.options, "-accel", "tcg,thread=multi",
+            "-smp", "2", "-display", "none", "-monitor", "none", "-no-user-config", "-nodefaults",
+            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.board.firmware[0]}",
             "-drive", f"if=pflash,format=raw,unit=1,file={self.variables}",
             "-drive", f"file={self.disk},format=raw,if=virtio,cache=writethrough",
             "-netdev", f"user,id=cable,restrict=on{forwarded}", "-device", "virtio-net-pci,netdev=cable,romfile=",

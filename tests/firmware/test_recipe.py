@@ -13,6 +13,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -186,3 +187,10 @@ def test_every_package_is_in_the_bill_with_its_licence(debian: Path) -> None:
     references = [one["bom-ref"] for one in read["components"]]
     assert len(set(references)) == len(references) == len(parts) + len(here)
     assert "libc6 2.36-9+deb12u13: LGPL-2.1+; public-domain\n" in bom.licences(parts)
+
+
+def test_each_board_says_all_that_differs_and_starts_where_its_uefi_looks() -> None:
+    for file in sorted((image.HERE / "boards").glob("*.toml")):
+        board = msgspec.toml.decode(file.read_bytes(), type=image.Board)
+        name, made = {"x86_64": ("BOOTX64.EFI", "amd64"), "aarch64": ("BOOTAA64.EFI", "arm64")}[board.machine]
+        assert (board.loader, board.architecture) == (f"EFI/BOOT/{name}", made), "UEFI specification, 3.5.1.1"
