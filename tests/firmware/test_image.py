@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -38,8 +39,13 @@ from tests.firmware.conftest import MIB
 from tests.firmware.leaks import leak
 from tests.firmware.machine import BOARDS, NAME, SECONDS, Container, Machine, Tablet
 from tests.people import PIN
+from web import ranking
 
 pytestmark = [pytest.mark.release, pytest.mark.timeout(1800)]
+ROUNDS = 25
+"""In how many the power goes."""
+AT_ONCE = 12
+"""Films that an X-ray unit sends in each."""
 SETUP = r"Setup +code ([0-9A-Z]{5}-[0-9A-Z]{5})"
 LISTENS = "DICOM KALENE on port 11112"
 NAMED = """import sqlite3
@@ -450,3 +456,49 @@ def test_an_update_that_does_not_start_ends_on_the_slot_before_and_the_page_says
     tablet.close()
     machine.cut()
     assert variables(machine.disk) == {"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "0", "B_TRY": "0"}
+
+
+@pytest.mark.timeout(ROUNDS * 2400)
+def test_a_box_whose_power_goes_while_films_arrive_starts_every_time_and_has_every_one(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """In each round the box starts, takes films one after another, and loses its power at a moment that nobody chose."""
+    chance, named, acknowledged, code = random.Random(7), 0, set[str](), ""
+    for number in range(ROUNDS):
+        machine.start()
+        code = code or machine.until(SETUP).group(1)
+        machine.until(LISTENS)
+        paths = []
+        for _ in range(AT_ONCE):
+            named += 1
+            path = tmp_path / f"film{named}.dcm"
+            film(phantom.chest(named, (256, 256)), f"Film^N{named:04}", "050Y", "F").save_as(
+                path, enforce_file_format=True
+            )
+            paths.append(path)
+        command = [peer("storescu", "dcmtk"), "-v", "-aec", "KALENE", "127.0.0.1", str(machine.dicom), *map(str, paths)]
+        end = time.monotonic() + chance.uniform(0, 20)
+        with (tmp_path / "said").open("w+b") as said:
+            sender = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+            while time.monotonic() < end and sender.poll() is None:
+                time.sleep(0.01)
+            machine.cut()
+            sender.kill()
+            sender.wait()
+            said.seek(0)
+            done = said.read().count(b"Received Store Response (Success)")
+        acknowledged |= {f"N{named - AT_ONCE + 1 + at:04}" for at in range(done)}
+        print(f"round {number + 1}: {done} acknowledged, load {os.getloadavg()[0]:.0f}")
+    machine.start()
+    machine.until(LISTENS)
+    tablet = sign_in(machine, code, tmp_path)
+    parts = range(1, AT_ONCE * ROUNDS // ranking.PART + 2)
+    missing, end = set(acknowledged), time.monotonic() + SECONDS + 60 * len(acknowledged)
+    while missing:  # a film has its name on the list once the worker has read it
+        assert time.monotonic() < end, missing
+        time.sleep(5)
+        listed = "".join(tablet.ask(f"/?page={part}")[1] for part in parts)
+        missing = {name for name in missing if name not in listed}
+    tablet.close()
+    assert acknowledged
+    print(f"{len(acknowledged)} films acknowledged in {ROUNDS} rounds, all there")
