@@ -491,6 +491,7 @@ def test_a_box_whose_power_goes_while_films_arrive_starts_every_time_and_has_eve
         print(f"round {number + 1}: {done} acknowledged, load {os.getloadavg()[0]:.0f}")
     machine.start()
     machine.until(LISTENS)
+    machine.until("Join +http")
     tablet = sign_in(machine, code, tmp_path)
     parts = range(1, AT_ONCE * ROUNDS // ranking.PART + 2)
     missing, end = set(acknowledged), time.monotonic() + SECONDS + 60 * len(acknowledged)
