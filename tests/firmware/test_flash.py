@@ -228,7 +228,11 @@ def test_a_card_that_is_pulled_out_half_way_does_not_start(
 ) -> None:
     target = tmp_path / "card"
     target.write_bytes(image.path.read_bytes())  # it held a system before
-    monkeypatch.setattr(card, "read_back", lambda *_: os.kill(os.getpid(), 2))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(card, "read_back", interrupted)
     result = flash(image, "--to", target)
     assert result.exit_code == 1
     assert "Aborted" in result.output
