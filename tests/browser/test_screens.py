@@ -117,7 +117,8 @@ def test_a_phone_reads_the_sheets_square_and_the_box_knows_the_sheet(
     zbarimg = peer("zbarimg", "zbar-tools")
     page = opened(browser, box, code, Role.CLINICIAN, color_scheme="light")
     page.goto(f"{box.pages.url}/films/{box.filled.films['decided']}/sheet")
-    page.locator(".qr").screenshot(path=tmp_path / "square.png")
+    # the whole page at one moment: what its scripts show moves the square
+    page.screenshot(path=tmp_path / "square.png", full_page=True)
     asked = [zbarimg, "--quiet", "--raw", "-Sdisable", "-Sqrcode.enable", str(tmp_path / "square.png")]
     read = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
     assert "Decision support, not a diagnosis." in read and "SOW" not in read
