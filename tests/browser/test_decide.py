@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,6 +69,7 @@ def test_what_can_no_longer_be_taken_back_is_not_offered(browser: Any, box: Any)
     with opened(browser, box.config, has_touch=True) as page:
         page.clock.install()
         page.goto(f"{box.url}/films/{first}")
+        page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))  # no second passes but those below
         page.tap("#decide button[value=refer]")
         page.wait_for_selector("#undo button")
         left = int(page.get_attribute("#undo", "data-seconds")) * 1000
