@@ -72,6 +72,7 @@ def test_what_can_no_longer_be_taken_back_is_not_offered(browser: Any, box: Any)
         page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))  # no second passes but those below
         page.tap("#decide button[value=refer]")
         page.wait_for_selector("#undo button")
+        page.wait_for_load_state()  # its script has begun to count
         left = int(page.get_attribute("#undo", "data-seconds")) * 1000
         page.clock.run_for(left - MARGIN)
         assert page.locator("#undo button").count() == 1

@@ -140,6 +140,7 @@ def hunted(state: Path, numbers: range) -> tuple[Counter[str], Counter[str], int
     return kinds, kept, burned, banners
 
 
+@pytest.mark.timeout(900)
 def test_not_one_seed_of_500_films_leaves(tmp_path: Path) -> None:
     """Films and all their results, with the names of their files, in two processes."""
     (tmp_path / "pseudonym.key").write_bytes(
