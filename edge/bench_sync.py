@@ -212,7 +212,12 @@ def told(figures: dict[str, Any]) -> str:
                 more = "≥ " if row["p95 is a lower bound"] else ""
                 beside = "" if way == OURS else f"   {more}{row['p95'] / ours:.1f}×"
                 aim = AIMS[profile, what]
-                mark = ("" if way != OURS else " ✔" if row["p95"] <= aim else f" ✘ {aim:g} s was the aim") + beside
+                if way != OURS:
+                    mark = beside
+                elif row["p95"] > aim:
+                    mark = f" ✘ {aim:g} s was the aim"
+                else:
+                    mark = f" ? {aim:g} s is the aim" if more else " ✔"
                 lines.append(
                     f"  {way:<20} 95 % within {more}{row['p95']:6.1f} s, median {row['median']:6.1f} s,"
                     f" {row['arrived']} of {row['count']} arrived{mark}"
