@@ -36,7 +36,7 @@ def echo(modality: Modality, ae_title: str) -> Receipt:
 
 def unit(modality: Modality) -> str:
     """The name under which the test of an X-ray unit is kept."""
-    return f"unit {modality.ae_title}"
+    return f"unit {modality.ae_title} {modality.host}:{modality.port}"
 
 
 def way(sink: str) -> str:

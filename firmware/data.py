@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edge.errors import Misconfigured, OutpostError
 from edge.records import DISK_KEY, DiskKey
+from firmware.slots import write_in_place
 
 DEVICE = Path("/dev/disk/by-partlabel/outpost-data")
 NAME = "outpost-data"
@@ -93,7 +94,7 @@ def make(device: Path, key: Path) -> None:
         cheap = ("--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000")
         _cryptsetup("luksFormat", "--batch-mode", "--type=luks2", *cheap, f"--key-file={secret.name}", str(device))
         if not (_has_chip() and _sealed(device, Path(secret.name))):
-            _write(key, Path(secret.name).read_bytes())
+            write_in_place(key, Path(secret.name).read_bytes())
     unlock(device, key)
     _run("mkfs.ext4", "-q", f"/dev/mapper/{NAME}")
     _cryptsetup("config", f"--label={LABEL}", str(device))
@@ -124,7 +125,7 @@ def forget(device: Path = DEVICE, key: Path = KEY) -> None:
     _cryptsetup("config", f"--label={ERASED}", str(device))
     _cryptsetup("erase", "--batch-mode", str(device))
     if key.exists():
-        _write(key, bytes(SIZE))
+        write_in_place(key, bytes(SIZE))
 
 
 def is_ordered(card: Path) -> bool:
@@ -175,15 +176,6 @@ def _sealed(device: Path, secret: Path) -> bool:
         print(f"the security chip takes no key, so it lies on the disk: {error}")  # noqa: T201
         return False
     return True
-
-
-def _write(file: Path, data: bytes) -> None:
-    handle = os.open(file, os.O_WRONLY | os.O_SYNC)
-    try:
-        os.pwrite(handle, data, 0)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _header(device: Path) -> dict[str, dict[str, dict[str, str]]]:

@@ -34,10 +34,14 @@ def render(values: dict[str, str]) -> bytes:
 
 def change(path: Path, **values: str) -> None:
     """Change variables, durably and without touching the file system's own records."""
-    block = render(parse(path.read_bytes()) | values)
+    write_in_place(path, render(parse(path.read_bytes()) | values))
+
+
+def write_in_place(path: Path, data: bytes) -> None:
+    """Write over a file's first bytes, durably and without touching the file system's own records."""
     handle = os.open(path, os.O_WRONLY | os.O_SYNC)
     try:
-        os.pwrite(handle, block, 0)
+        os.pwrite(handle, data, 0)
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import flask
 from flask import Blueprint, render_template, request, url_for
@@ -33,9 +33,10 @@ pages = Blueprint("connections", __name__)
 def page() -> str:
     """Each neighbour, both ways, with what came of the last test."""
     tests = connections.tests(here.store())
-    lines = [_own(), *_units(tests), *_others(), *_ways(tests)]
+    lines = [*_units(tests), *_others(), *_ways(tests)]
     return render_template(
         "connections.html",
+        own=_own(),
         lines=lines,
         LEVELS=levels(),
         pending=any(_pending(tested) for tested in tests.values()),
@@ -62,19 +63,16 @@ def _pending(tested: Tested) -> bool:
     return tested.ended_at is None and abs(now() - tested.asked_at) < PATIENCE
 
 
-def _own() -> Line:
-    """What has to be typed at an X-ray unit."""
+def _own() -> tuple[str, str, int] | None:
+    """What has to be typed at an X-ray unit: AE title, address and port; None where the port is another at each start."""
     config = here.config().intake
-    sentence = _("X-ray units send their films to AE title %(title)s, address %(address)s, port %(port)s.") % {
-        "title": config.ae_title,
-        "address": _address(),
-        "port": config.port,
-    }
-    return Line("own", _("This box"), Level.UNKNOWN, sentence, "")
+    return (config.ae_title, _address(config.host), config.port) if config.port else None
 
 
-def _address() -> str:
-    """The box's address in the network of whoever asks; nothing is sent to find out."""
+def _address(host: str) -> str:
+    """Where the box listens; where that is everywhere, its address in the network of whoever asks. Nothing is sent to find out."""
+    if host not in ("0.0.0.0", "::"):  # noqa: S104  nothing is opened here
+        return host
     asks = request.remote_addr or "127.0.0.1"
     with socket.socket(socket.AF_INET6 if ":" in asks else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -100,15 +98,16 @@ def _heard(unit: Modality, caller: Caller | None) -> Line:
     """Whether an X-ray unit reaches the box: its last echo and its last film."""
     title = _("From %(name)s to the box") % {"name": unit.ae_title}
     film = arrivals.last_from(here.store(), unit.ae_title)
-    moments = [at for at in (film, caller.at if caller and not caller.refused else None) if at]
-    if caller is not None and caller.refused and caller.at > max(moments, default=caller.at - timedelta(1)):
-        return _refused(title, caller)
-    if not moments:
+    if caller is not None and caller.refused:
+        if film is None or film < caller.at:
+            return _refused(title, caller)
+        caller = None
+    if film is None and caller is None:
         sentence = _("It has not called this box yet.")
         action = _("Start a verification (C-ECHO) at the X-ray unit, then load this page again.")
         return Line("unit", title, Level.LOOK, sentence, action)
     told = []
-    if caller is not None and not caller.refused:
+    if caller is not None:
         told.append(_("It called at %(moment)s.") % {"moment": phrases.clock(caller.at)})
     if film is not None:
         told.append(_("Its last film came at %(moment)s.") % {"moment": phrases.clock(film)})
@@ -154,10 +153,10 @@ def _line(title: str, tested: Tested | None) -> Line:
         if _pending(tested):
             return Line("test", title, Level.UNKNOWN, _("Being tested …"), "")
         return Line("test", title, Level.LOOK, _("The test has not ended."), _("Start the box again, then test again."))
-    moment: datetime = tested.ended_at
+    moment = phrases.clock(tested.ended_at)
     if tested.trouble is None:
-        sentence = _("It answered at %(moment)s.") % {"moment": phrases.clock(moment)}
+        sentence = _("It answered at %(moment)s.") % {"moment": moment}
         return Line("test", title, Level.GOOD, sentence, _("Nothing to do."))
     told, action = words.TROUBLES[tested.trouble]
-    sentence = _("Tested at %(moment)s:") % {"moment": phrases.clock(moment)}
+    sentence = _("Tested at %(moment)s:") % {"moment": moment}
     return Line("test", title, Level.ACT, f"{sentence} {_(told)}", _(action), tested.detail)

@@ -1,10 +1,10 @@
 """How many films an hour a reader's pages let through on a slow link: 512 kbit/s with 600 ms, by Chromium's network emulation.
 
-    .venv/bin/python -m tests.bench.reads [COUNT]
+    .venv/bin/python -m tests.bench.reads [COUNT [near]]
 
 Films of 2048 × 2500 pixels at 16 bits wait at a hub of this machine. Each is opened, seen as sharp as a final read needs, sealed
 by one key, sent by another; the next opens by itself. No time is spent looking: at 40 films an hour, what is left of 90 seconds is
-the reader's.
+the reader's. `near` leaves the slow link out.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from tests.reading import Hub
 from tests.screens import launch
 from web.hub.config import Config, Policy
 
-LATENCY_MS, BYTES_PER_SECOND = 600, 512_000 // 8
+SLOW, NEAR = (600, 512_000 // 8), (0, -1)
+"""Milliseconds, and bytes a second; -1 is no limit (Chrome DevTools Protocol, Network.emulateNetworkConditions)."""
 SHAPE = (2500, 2048)
 HOUR_SECONDS, READS_AN_HOUR = 3600, 40
 
 
-def reads(browser: Any, hub: Hub, count: int) -> list[dict[str, float]]:
+def reads(browser: Any, hub: Hub, count: int, link: tuple[int, int] = SLOW) -> list[dict[str, float]]:
     """So many films are read; the seconds of each until it was seen, until it was sharp, and until the next was open."""
     stream = reading.stream(1, SHAPE)
     for place in range(count + 1):
@@ -38,9 +39,9 @@ def reads(browser: Any, hub: Hub, count: int) -> list[dict[str, float]]:
         "Network.emulateNetworkConditions",
         {
             "offline": False,
-            "latency": LATENCY_MS,
-            "downloadThroughput": BYTES_PER_SECOND,
-            "uploadThroughput": BYTES_PER_SECOND,
+            "latency": link[0],
+            "downloadThroughput": link[1],
+            "uploadThroughput": link[1],
         },
     )
     page.goto(hub.url)
@@ -75,7 +76,7 @@ def main() -> None:
         hub = reading.made(Config(state=state, policy=Policy(second_share=0)))
         with reading.serving(hub):
             browser = launch(playwright.chromium, reading.trusted(hub.config))
-            found = reads(browser, hub, count)
+            found = reads(browser, hub, count, NEAR if "near" in sys.argv else SLOW)
             browser.close()
     for what in ("seen", "sharp", "whole"):
         values = sorted(one[what] for one in found)

@@ -83,6 +83,7 @@ def test_figures_for_people_and_for_machines(tmp_path: Path) -> None:
              for part in [part.split("</svg>")[0]]]  # fmt: skip
     assert len(plots) == 6
     assert "http" not in page and "<script" not in page
+    assert evaluate(data, "--json").stdout == done.stdout
 
 
 @pytest.fixture

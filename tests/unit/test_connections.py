@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge import connections as neighbours
-from edge.config import Config, DicomSink, Modality, Worker
+from edge.config import Config, DicomSink, Intake, Modality, Worker
 from edge.records import Receipt, Role, Trouble, Urgency
 from edge.state import arrivals, audit, connections
 from edge.state.connections import MOST, Caller
@@ -24,16 +24,18 @@ from tests.unit.test_web import OWN
 from web import clinic
 
 PACS = DicomSink(name="the archive", host="127.0.0.1", port=1, ae_title="PACS", send=("sr",), seconds=2)
+DOORS = Intake()
 
 
 class Box:
     """A box with two X-ray units, one of which answers an echo, and an archive that does not; and its pages."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, intake: Intake = DOORS) -> None:
         (folder / "card.md").write_text("# The card\n", encoding="utf-8")
         units = (Modality(ae_title="ROOM1", host="127.0.0.1", port=free_port()), Modality(ae_title="ROOM2"))
         self.config = Config(
             state=str(folder / "state"),
+            intake=intake,
             modalities=units,
             worker=Worker(bundle=str(folder)),
             sinks=(PACS,),
@@ -106,8 +108,15 @@ def test_what_comes_from_a_unit_is_seen(box: Box) -> None:
     assert "was refused" in box.line("From ROOM2 to the box"), "the latest call is what counts"
 
 
-def test_the_page_says_what_to_type_at_the_unit(box: Box) -> None:
-    assert "AE title OUTPOST, address 127.0.0.1, port 11112" in box.line("This box")
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("192.0.2.5", "192.0.2.5")])
+def test_the_page_says_what_to_type_at_the_unit(tmp_path: Path, host: str, shown: str) -> None:
+    with closing((box := Box(tmp_path, Intake(host=host))).store):
+        assert f"AE title OUTPOST, address {shown}, port 11112" in box.client.get("/connections").text
+
+
+def test_a_port_that_is_another_at_each_start_is_told_to_nobody(tmp_path: Path) -> None:
+    with closing((box := Box(tmp_path, Intake(port=0))).store):
+        assert "port 0" not in box.client.get("/connections").text
 
 
 def test_who_calls_under_ever_new_names_fills_no_disk(box: Box) -> None:
@@ -137,3 +146,8 @@ def test_a_test_that_fails_by_itself_is_said(box: Box, monkeypatch: pytest.Monke
 def test_carers_have_no_use_for_it(box: Box) -> None:
     sign_in(box.client, Path(box.config.state), "Amina", Role.CLINICIAN)
     assert box.client.get("/connections").status_code == 403
+
+
+def test_two_units_of_one_ae_title_are_both_called(tmp_path: Path) -> None:
+    units = tuple(Modality(ae_title="XRAY", host=host) for host in ("192.0.2.1", "192.0.2.2"))
+    assert len(neighbours.peers(Config(state=str(tmp_path), modalities=units))) == 2
