@@ -71,7 +71,7 @@ PREFIX = 32 * 1024
 """Bytes of a film that go without being asked for: the whole film, good enough to see most of it."""
 
 
-class Likelihood(Card, frozen=True, kw_only=True):
+class Likelihood(Card, frozen=True, kw_only=True, omit_defaults=True):
     """What the AI says of one finding."""
 
     finding: Key
@@ -80,6 +80,8 @@ class Likelihood(Card, frozen=True, kw_only=True):
     probability: Share
     low: Share
     high: Share
+    unsure: bool = False
+    """There only where it is true, so that a hub finds what an earlier box sent the same as before."""
 
 
 class Saliency(Card, frozen=True, kw_only=True):

@@ -252,6 +252,8 @@ ORDERS: dict[Carried, tuple[str, str]] = {
 
 NOT_SHOWN = "The film itself is not shown here."
 
+UNSURE = "The AI is unsure."
+
 PRELIMINARY = "Preliminary: a person decides."
 
 AI_STOPPED = "The AI is stopped: `outpost check` says why. Films are still accepted."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -38,7 +39,9 @@ from edge.vocabulary import IMPRESSIONS, OVERRIDES
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PNEUMONIA = Finding("pneumonia", "Pneumonia", "SCT", "233604007", 0.871, 0.802, 0.914, "balanced", 0.6938, 0.7781)
-OPACITY = Finding("lung_opacity", "Lung opacity", "RADLEX", "RID28530", 0.12, 0.02, 0.31, "balanced", 0.3382, 0.7926)
+OPACITY = Finding(
+    "lung_opacity", "Lung opacity", "RADLEX", "RID28530", 0.12, 0.02, 0.31, "balanced", 0.3382, 0.7926, unsure=True
+)
 
 SCRIPTS = "Núñez Ødegård", "Диалло Фату", "ዓለሙ ተስፋዬ", "عبد الله", "山田 太郎", "やまだ", "अमिता", "김희중", "𞤁𞤭𞤢𞤤𞤮"
 
@@ -127,12 +130,8 @@ def findings(draw: st.DrawFn) -> tuple[Finding, ...]:
     drawn = []
     for known in draw(st.sampled_from([(PNEUMONIA,), (OPACITY,), (PNEUMONIA, OPACITY)])):
         low, value, high = sorted(draw(st.tuples(*[st.floats(0, 1)] * 3)))
-        drawn.append(Finding(*[*_values(known)[:4], value, low, high, "balanced", known.soon, known.immediate]))
+        drawn.append(replace(known, probability=value, low=low, high=high, unsure=draw(st.booleans())))
     return tuple(drawn)
-
-
-def _values(finding: Finding) -> list[str]:
-    return [finding.finding, finding.label, finding.scheme, finding.code]
 
 
 @st.composite

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from models import platt
-from models.bundle import Band, Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
+from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import Model, golden_films, golden_outputs
 from models.training import bands, card, evaluate, evidence, export, films, gate, heads, network, sign, tune
 
@@ -268,14 +268,7 @@ def _finding(number: int, domain: str, every: list[films.Film], found: Any) -> F
         "sensitive": point(0.99 if domain == "child" else 0.95),
     }
     patients = [every[row].patient for row in rows]
-    of = bands.held(bands.across(p, labels == 1, patients, SEED), labels == 1, patients, SEED)
-    made, kinds = bands.band(p, labels == 1, patients)
-    told = (
-        f"{bands.COVERAGE:.0%} of either kind not called the other; one film a patient, {kinds[True]} with and {kinds[False]}"
-        f" without; on patients left out of it {of['with_it_not_called_absent']['share']:.3f} of those with it and"
-        f" {of['without_it_not_called_present']['share']:.3f} of those without; {of['called_neither']['share']:.3f} called neither"
-    )
-    band = Band(round(made.present, 4), round(made.absent, 4), told)
+    band = bands.told(p, labels == 1, patients, SEED)
     return Finding(key, label, scheme, code, meaning, domain, number, slope, intercept, covariance, points, band)
 
 

@@ -23,7 +23,7 @@ from models import platt, statistics
 from models.backends.onnx import OnnxRuntime
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import OUTPUTS, Model, golden_films, golden_outputs
-from models.training import evidence, gate
+from models.training import bands, evidence, gate
 from models.training.densenet import LABELS
 from models.training.films import SIZE
 from models.training.quantize import quantize
@@ -104,7 +104,7 @@ def adopt(
     full = _run(source, pictures)
     tell("int8")
     small = _run(eight, pictures)
-    findings: list[Finding] = []
+    carried: list[tuple[Finding, list[int], npt.NDArray[np.bool_]]] = []
     proven: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     agreement = {"maps": _maps(full["maps"], small["maps"])}
@@ -121,9 +121,9 @@ def adopt(
             continue
         proven[named.key] = judged
         finding = _finding(named, number, full["logits"][rows, number].astype(float), truth)
-        findings.append(finding)
+        carried.append((finding, rows, truth))
         agreement |= _agreement(finding, full["logits"][rows, number], small["logits"][rows, number], truth)
-    if not findings:
+    if not carried:
         raise ValueError(
             "no finding is carried by these films: " + "; ".join(f"{key}: {why}" for key, why in left_out.items())
         )
@@ -131,12 +131,13 @@ def adopt(
     out.mkdir(parents=True, exist_ok=True)
     (out / "model.onnx").write_bytes((eight if quantized else source).read_bytes())
     chosen = small if quantized else full
+    findings = tuple(_banded(one, rows, truth, chosen["logits"], films) for one, rows, truth in carried)
     tell("gate")
     _gate(out, pictures, chosen["embedding"], draw)
     manifest = Manifest(
         id=about.id, version=about.version, title=about.title, created=str(datetime.now(UTC).date()), modalities=about.modalities,
         views=about.views, minimum_size=about.minimum_size, input_size=SIZE, default_operating_point="balanced", files={},
-        self_test=SelfTest(tolerance=0.02), domains=about.domains, findings=tuple(findings), sources=about.sources, outputs=labels,
+        self_test=SelfTest(tolerance=0.02), domains=about.domains, findings=findings, sources=about.sources, outputs=labels,
     )  # fmt: skip
     write(manifest, out, ("model.onnx", "gate.npz"))
     golden = golden_films()
@@ -226,6 +227,19 @@ def _finding(named: Named, number: int, logits: Floats, truth: npt.NDArray[np.bo
     )  # fmt: skip
 
 
+def _banded(
+    finding: Finding,
+    rows: list[int],
+    truth: npt.NDArray[np.bool_],
+    logits: npt.NDArray[np.float32],
+    films: Sequence[Read],
+) -> Finding:
+    """With its band, of what the bundle's own network says; no film moves in rank by the calibration, so it may have seen them."""
+    p = platt.sigmoid(finding.slope * logits[rows, finding.output].astype(float) + finding.intercept)
+    band = bands.told(p, truth, [films[row].patient for row in rows], SEED)
+    return msgspec.structs.replace(finding, band=band)
+
+
 def operating_point(sick: Floats, well: Floats, sensitivity: float, specificity: float = 0.95) -> OperatingPoint:
     """Thresholds on the probabilities of these films: *soon* by sensitivity, *immediate* by specificity."""
     soon = float(np.quantile(sick, 1 - sensitivity))
@@ -310,6 +324,18 @@ def _card(found: Adopted, proven: Mapping[str, Any], films: int) -> str:
         )
     lines += ["", "Left out, for these films do not carry them:", ""]
     lines += [f"- {key}: {why}" for key, why in found.left_out.items()] or ["- nothing"]
+    lines += [
+        "",
+        "### Where it says neither",
+        "",
+        "A film is shown as *unsure* from one of these probabilities up to the other (conformal prediction within classes). Its",
+        "outcome stays what it is.",
+        "",
+    ]
+    for finding in manifest.findings:
+        if finding.band is not None:
+            ends = sorted((finding.band.present, finding.band.absent))
+            lines.append(f"- {finding.label}: {ends[0]:.3f}, {ends[1]:.3f}; {finding.band.evidence}")
     kept = "eight bits" if found.quantized else "float: eight bits did not agree"
     lines += ["", "## Eight bits against float", "", f"The bundle's network is in {kept}.", ""]
     lines += [f"- {name}: {value:.4f}" for name, value in found.agreement.items()]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import statistics
+from models.training import bands
 
 POSITIVES, LOWER, WITHIN = 50, 0.70, 0.75
 """Films with the finding; the lower bound of its AUROC; its AUROC within the commonest view."""
@@ -23,6 +24,8 @@ def judge(
     """The evidence of a finding, or in words why it is not enough; the bound is by bootstrap of patients."""
     if int(truth.sum()) < POSITIVES or truth.all():
         return f"{int(truth.sum())} films with it and {int((~truth).sum())} without; at least {POSITIVES} with it are needed"
+    if len(set(patients)) < bands.FOLDS:
+        return f"its films are of fewer than {bands.FOLDS} patients"
     scores = logits.astype(float)
     whole = statistics.estimate(statistics.auroc(scores, truth), patients, SEED)
     if not whole.low >= LOWER:

@@ -78,7 +78,8 @@ def outcomes() -> Iterator[tuple[str, Source]]:
     example = results.example()
     plain = example.film.header
     yield "immediate", example
-    yield "one finding, with its region", _decided(example, decide.decide((results.PNEUMONIA,), "m 1", "2.25.1"))
+    unsure = replace(results.PNEUMONIA, unsure=True)
+    yield "one finding, unsure, with its region", _decided(example, decide.decide((unsure,), "m 1", "2.25.1"))
     yield "triage only", replace(example, triage_only=True)
     yield "no picture", replace(example, preview=None)
     yield "no map", replace(example, film=replace(example.film, saliency=None))
@@ -175,7 +176,7 @@ def test_a_name_of_64_letters_stays_whole_although_dciodvfy_counts_their_bytes(t
         assert all("128, expected <= 64" in line or "dataset contains invalid" in line for line in errors), errors
 
 
-@pytest.mark.parametrize("name", ["one finding, with its region", "damaged", "for missed"])
+@pytest.mark.parametrize("name", ["one finding, unsure, with its region", "damaged", "for missed"])
 def test_pixelmed_knows_every_template(name: str, tmp_path: Path) -> None:
     """TID 1500 with 1501, 1410 and 4019 (PS3.16), by somebody else's reading of it.
 

@@ -60,6 +60,7 @@ def test_triage_gives_one_object_per_film(tmp_path: Path) -> None:
         for finding in one["findings"]:
             low, high = finding["interval"]
             assert 0 <= low <= finding["probability"] <= high <= 1
+            assert isinstance(finding["unsure"], bool)
     assert found[1]["reason"] == found[2]["reason"] == "not_dicom"
     assert found[0]["findings"] == found[3]["findings"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from PIL import Image
 
 from edge import cluster, evaluation
 from edge.cli import main
-from edge.errors import Transient
+from edge.errors import Transient, Unreadable
 from edge.reader import Reader
 from edge.samples import film
 from models import phantom
@@ -98,7 +99,8 @@ def workers(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
     def start(kind: str, *more: str) -> None:
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host", "127.0.0.1", "--no-dashboard", *more]
         with (tmp_path / f"{len(started)}.log").open("wb") as log:
-            where = {"cwd": tmp_path / "dask", "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+            env = os.environ | {"PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+            where = {"cwd": tmp_path / "dask", "env": env}
             started.append(subprocess.Popen(command, stdout=log, stderr=log, **where))  # type: ignore[call-overload]
 
     try:
@@ -163,6 +165,22 @@ def test_a_cluster_gives_the_same_bytes_and_says_what_is_wrong_with_it(
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.5)
     done = evaluate(data, "--scheduler", "tcp://127.0.0.1:1")
     assert done.exit_code == 78 and "no Dask scheduler answers" in done.stderr
+
+
+def test_a_film_that_ends_one_worker_after_another_is_named(
+    tmp_path: Path, workers: tuple[str, list[subprocess.Popen[bytes]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, both = workers
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 120.0)
+
+    def fatal(_task: cluster.Task, _case: evaluation.Case) -> None:  # goes to the workers as it stands here
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(cluster, "_one", fatal)
+    case = evaluation.Case(2, "fatal.png", {}, "p", 50.0, "", "", "")
+    with pytest.raises(Unreadable, match=r"line 2: fatal\.png ends one worker after another"):
+        list(cluster.judge(address, tmp_path, load(SHIPPED), 1, [case], pytest.fail))
+    assert [one.wait() for one in both] == [-signal.SIGKILL] * 2
 
 
 def test_a_picture_is_judged_as_its_dicom_twin(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from PIL import Image
 
 from edge.cli import main
 from edge.config import Config, save
-from models import phantom
+from edge.reader import Reader
+from models import conformal, phantom
 from models.backends.onnx import OnnxRuntime
 from models.bundle import load
 from models.prepare import prepare
@@ -146,7 +147,9 @@ def run(folder: Path, network: Path, data: Path, *more: str, output: str = "0", 
     return done
 
 
-def test_an_onnx_file_becomes_a_bundle_that_a_box_activates(tmp_path: Path, data: Path) -> None:
+def test_an_onnx_file_becomes_a_bundle_that_a_box_activates(
+    tmp_path: Path, data: Path, pictures: list[np.ndarray[Any, Any]]
+) -> None:
     network = small(tmp_path / "small.onnx")
     shown = run(tmp_path, network, data, "--key", str(tmp_path / "key.pem")).output
     assert "Lung opacity" in shown and "left out: nodule: 8 films with it" in shown
@@ -155,6 +158,18 @@ def test_an_onnx_file_becomes_a_bundle_that_a_box_activates(tmp_path: Path, data
     assert bundle.manifest.outputs == 2
     card = (tmp_path / "out" / "card.md").read_text(encoding="utf-8")
     assert "| Lung opacity | RADLEX RID28530 | adult | 52 / 52 | 1.000" in card and "nodule: 8 films with it" in card
+    (finding,) = bundle.manifest.findings
+    reader = Reader(bundle, "balanced", 1)
+    tensors = [prepare(picture, 224) for picture in pictures]
+    said = [reader.finding(reader.model.calibrate(reader.model.infer(one), "adult")[0]) for one in tensors]
+    truth = told_by(network, pictures, 0)
+    again = conformal.band([one.probability for one in said], truth)
+    assert finding.band is not None
+    assert (finding.band.present, finding.band.absent) == pytest.approx((again.present, again.absent), abs=0.002)
+    assert f"- Lung opacity: {finding.band.absent:.3f}, {finding.band.present:.3f}; 95% of either kind" in card
+    low, high = sorted((finding.band.present, finding.band.absent))
+    assert [one.unsure for one in said] == [low < one.probability < high for one in said]
+    assert 0 < sum(one.unsure for one in said) < 10
     box = Config(state=str(tmp_path / "state"), worker=bundles.worker(tmp_path))
     save(box, tmp_path / "outpost.toml")
     done = CliRunner().invoke(
@@ -321,6 +336,13 @@ def test_a_network_of_other_outputs_is_refused(tmp_path: Path, data: Path) -> No
         in run(tmp_path, network, data, status=65).output
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_films_of_few_patients_carry_nothing() -> None:
+    """Of whom none can be left out, to see how it holds on others; a folder may say ANONYMOUS of all of them."""
+    truth = np.arange(FILMS) % 2 > 0
+    said = evidence.judge(truth * 1.0, truth, ["ANONYMOUS"] * FILMS, ["PA"] * FILMS)
+    assert said == "its films are of fewer than 5 patients"
 
 
 def test_films_that_carry_nothing_make_no_bundle(tmp_path: Path, pictures: list[np.ndarray[Any, Any]]) -> None:

@@ -278,6 +278,19 @@ def test_everything_that_dicognito_changes_is_changed_or_dropped_here(way_out: D
     assert all(dictionary_VR(keyword) == "TM" for keyword in same), same
 
 
+def test_of_what_the_ai_is_unsure_is_told_in_every_form_that_leaves(tmp_path: Path, way_out: Door) -> None:
+    _, leaves, _ = through(seeded(1)[1], tmp_path, way_out)
+    of = {one.kind: one.data for one in reversed(leaves)}  # the AI's own of those that a person's act makes again
+    terms = {code: json.dumps({"code": code, "display": meaning}, separators=(",", ":"))[1:-1].encode() for code, meaning in (
+        ("121052", "Presence of property"), ("373068000", "Undetermined")
+    )}  # fmt: skip
+    for code, both in terms.items():
+        assert of["fhir"].count(both) == of["sr"].count(code.encode()) == 1
+    assert of["fhir"].count(b'"code":"IND"') == 1
+    told = json.loads(of["card"])["findings"]
+    assert {one["finding"]: one.get("unsure") for one in told} == {"pneumonia": None, "lung_opacity": True}
+
+
 def test_another_site_has_other_pseudonyms(tmp_path: Path, way_out: Door) -> None:
     there = replace(way_out, key=b"another site's key, of 32 bytes or more")
     _, ds, _ = seeded(1)

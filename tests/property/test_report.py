@@ -103,6 +103,14 @@ def test_the_forms_of_a_result_say_the_same(source: Source) -> None:
         low, high = rows["interval95", str(place)][5].split("^")[1::2]
         assert bounds["low"]["value"] == float(low) <= quantity["value"] <= float(high) == bounds["high"]["value"]
         assert quantity["code"] == rows[finding.code, str(place)][6].split("^")[0] == "%"
+        undetermined = "373068000" if finding.unsure else None
+        assert rows.get(("121052", str(place)), [""] * 6)[5].split("^")[0] == (undetermined or "")
+        components = {one["code"]["coding"][0]["code"]: one for one in observations[finding.code]["component"]}
+        flags = [one["coding"][0]["code"] for one in observations[finding.code].get("interpretation", [])]
+        assert ("121052" in components) == ("IND" in flags) == finding.unsure
+        if finding.unsure:
+            (presence,) = components["121052"]["valueCodeableConcept"]["coding"]
+            assert (presence["system"], presence["code"]) == ("http://snomed.info/sct", undetermined)
     if decision.refusal is not None:
         assert rows["reason", ""][5].split("^")[0] == decision.refusal.reason
         component = observations["triage"]["component"][0]
@@ -125,6 +133,8 @@ def test_the_forms_of_a_result_say_the_same(source: Source) -> None:
         assert number(group, "DCM", "122157") == observation["valueQuantity"]["value"]
         assert number(group, "99OUTPOST", "low95") == bounds["low"]["value"]
         assert number(group, "99OUTPOST", "high95") == bounds["high"]["value"]
+        told = [coded(item.ConceptCodeSequence[0]) for item in items(group, ("DCM", "121052"), "CODE")]
+        assert told == ([("SCT", "373068000")] if finding.unsure else [])
         assert value(group, "level") == observation["component"][1]["valueCodeableConcept"]["coding"][0]["code"]
 
 

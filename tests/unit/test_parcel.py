@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge import cards
-from edge.cards import Event, Piece, Seen, ToHub, Waited, canonical
+from edge.cards import Event, Likelihood, Piece, Seen, ToHub, Waited, canonical
 from edge.stages import parcel
 from edge.stages.parcel import Fault, Keys, Opened
 
@@ -168,6 +168,16 @@ def test_a_card_has_one_form_and_nothing_that_nobody_named():
     assert msgspec.json.decode(made, type=Event) == event(3)
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(made.replace(b'"seq":3', b'"seq":3,"name":"Mary"'), type=Event)
+
+
+def test_what_an_earlier_box_said_of_a_finding_is_read_and_stays_the_same_bytes():
+    """Else the hub would take it for another event when it comes again."""
+    earlier = b'{"code":"233604007","finding":"pneumonia","high":0.4,"low":0.2,"probability":0.31,"scheme":"SCT"}'
+    said = msgspec.json.decode(earlier, type=Likelihood)
+    assert not said.unsure and canonical(said) == earlier
+    unsure = msgspec.structs.replace(said, unsure=True)
+    assert canonical(unsure) == earlier.replace(b"}", b',"unsure":true}')
+    assert msgspec.json.decode(canonical(unsure), type=Likelihood) == unsure
 
 
 def test_no_card_toward_the_hub_has_room_for_free_text():

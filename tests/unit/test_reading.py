@@ -14,13 +14,14 @@ from PIL import Image
 from edge import cards
 from edge.records import Concern, Outcome
 from edge.stages.parcel import Public
+from edge.stages.report import fhir, sr
 from tests import hub as hubs
 from tests import reading
 from tests.reading import PROGRAMME, Hub
 from tests.unit.test_hub_people import OWN, later
 from tests.unit.test_languages import Pseudo, left_out
 from web import languages
-from web.hub import drafts, films, read, store, sync
+from web.hub import drafts, films, instances, read, store, sync
 from web.hub.config import Config, Policy
 from web.hub.records import Device, Review, TaskKind
 
@@ -115,6 +116,24 @@ def test_the_map_says_where_and_not_before_the_impression_is_sealed(hub: Hub) ->
     path = take(client, hub.task(2))
     part = client.post(f"{path}/impression", data={"codes": ["normal"]}, headers={**OWN, "Outpost-Part": "1"}).text
     assert "Heat map" not in part and client.get(f"{path}/map.png").status_code == 404
+
+
+def test_of_what_the_ai_is_unsure_is_told_to_readers_and_archives(hub: Hub) -> None:
+    seen = cards.Likelihood(finding="pneumonia", scheme="SCT", code="233604007", probability=0.31, low=0.2, high=0.4)
+    client, client_sees = hub.client(), []
+    for finding in (seen, msgspec.structs.replace(seen, unsure=True)):
+        number = hub.film(Outcome.SOON, waited=600, stream=STREAM, findings=(finding,))
+        path = take(client, hub.task(number))
+        page = client.get(path).text
+        assert post(client, f"{path}/impression", "normal").status_code == 303
+        client_sees.append(("The AI is unsure." in page, "The AI is unsure." in client.get(path).text))
+        with hub.held.store.reading(PROGRAMME) as db:
+            case = films.case(db, number)
+        assert case is not None
+        said = instances.content(case)
+        told = [sr.document(said, None, ()).data, fhir.document(said).data]
+        assert [b"373068000" in form for form in told] == [finding.unsure] * 2
+    assert client_sees == [(False, False), (False, True)]
 
 
 def test_a_reader_sees_the_earlier_films_of_the_same_patient_and_no_others(hub: Hub) -> None:

@@ -155,7 +155,9 @@ def test_a_finding_says_its_probability_in_words_and_figures(box: Box) -> None:
 
 
 def test_what_the_ai_is_unsure_of_is_said_beside_its_probability(box: Box) -> None:
-    sure, unsure = (box.text(f"/films/{box.film(Outcome.SOON, unsure=unsure)}") for unsure in (False, True))
+    numbers = [box.film(Outcome.SOON, unsure=unsure) for unsure in (False, True)]
+    assert ["The AI is unsure." in box.text(f"/films/{number}/sheet") for number in numbers] == [False, True]
+    sure, unsure = (box.text(f"/films/{number}") for number in numbers)
     assert "unsure" not in sure
     assert "The AI is unsure." in unsure and "such a percentage did not tell whether it is there." in unsure
 

@@ -152,6 +152,7 @@ def content(case: Case) -> Content:
                     one.high,
                     result.operating_point,
                     *zoo.thresholds(result, one),
+                    unsure=one.unsure,
                 )
                 for one in result.findings
             ),

@@ -58,6 +58,7 @@ def result(
                 probability=round(one.probability, 6),
                 low=round(one.low, 6),
                 high=round(one.high, 6),
+                unsure=one.unsure,
             )
             for one in known
         ),

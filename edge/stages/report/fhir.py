@@ -23,7 +23,11 @@ Resource = dict[str, Any]
 
 URI = "urn:ietf:rfc:3986"
 _V2 = "http://terminology.hl7.org/CodeSystem/v2-"
-_FLAGS = {Outcome.IMMEDIATE.value: ("AA", "Critical abnormal"), Outcome.SOON.value: ("A", "Abnormal")}
+_FLAGS = {
+    Outcome.IMMEDIATE.value: ("AA", "Critical abnormal"),
+    Outcome.SOON.value: ("A", "Abnormal"),
+    terms.UNDETERMINED.code: ("IND", "Indeterminate"),
+}
 
 
 def document(content: Content, read: Read | None = None) -> Document:
@@ -192,15 +196,16 @@ def _said(content: Content) -> Iterator[tuple[str, Term, Resource]]:
 
 
 def _probability(finding: Finding) -> Resource:
+    evaluated = terms.evaluated(finding)
     return {
         "valueQuantity": _quantity(finding.probability),
-        "interpretation": _flag(terms.level(finding)),
+        "interpretation": [flag for _, value in evaluated for flag in _flag(value)],
         "component": [
             {
                 "code": concept(terms.INTERVAL),
                 "valueRange": {"low": _quantity(finding.low), "high": _quantity(finding.high)},
             },
-            {"code": concept(terms.LEVEL), "valueCodeableConcept": concept(terms.level(finding))},
+            *({"code": concept(name), "valueCodeableConcept": concept(value)} for name, value in evaluated),
         ],
         "method": {"text": "Calibrated probability of an AI model"},
     }
@@ -311,7 +316,8 @@ def _page(content: Content, sentence: str, read: Read | None) -> str:
 
 def _figures(finding: Finding) -> str:
     low, high = terms.percent(finding.low), terms.percent(finding.high)
-    return f"{terms.percent(finding.probability)} % ({low} to {high} %)"
+    told = f"{terms.percent(finding.probability)} % ({low} to {high} %)"
+    return f"{told}. {words.UNSURE}" if finding.unsure else told
 
 
 def _provenance(content: Content, tag: str, targets: list[str], read: Read | None) -> Resource:

@@ -1,4 +1,7 @@
-"""HL7 v2.5.1 ORU^R01: one OBR, an OBX for the outcome and two for each finding; in UTF-8, whatever script a name is in."""
+"""HL7 v2.5.1 ORU^R01: one OBR, an OBX for the outcome and two for each finding, three where the AI is unsure of it.
+
+It is in UTF-8, whatever script a name is in.
+"""
 
 from __future__ import annotations
 
@@ -113,6 +116,9 @@ def _observations(content: Content, read: Read | None) -> Iterator[str]:
             unit, of = _coded(terms.PERCENT), _coded(terms.of_finding(finding))
             rows.append({2: "NM", 3: of, 4: str(place), 5: value, 6: unit, 8: flag, 11: status})
             rows.append({2: "SN", 3: _coded(terms.INTERVAL), 4: str(place), 5: f"^{low}^-^{high}", 6: unit, 11: status})
+            if finding.unsure:
+                presence, undetermined = _coded(terms.PRESENCE), _coded(terms.UNDETERMINED)
+                rows.append({2: "CWE", 3: presence, 4: str(place), 5: undetermined, 11: status})
     if read is None:
         rows.append({2: "ST", 3: _coded(terms.NOTE), 5: _text(words.PRELIMINARY), 11: "P"})
     for number, row in enumerate(rows, 1):

@@ -127,7 +127,8 @@ def _made(content: Content) -> str:
 
 def _figures(finding: Finding) -> str:
     low, value, high = (terms.percent(one) for one in (finding.low, finding.probability, finding.high))
-    return f"{finding.label}: {value} % (95 % interval {low} to {high} %): {terms.level(finding).meaning}"
+    told = f"{finding.label}: {value} % (95 % interval {low} to {high} %): {terms.level(finding).meaning}"
+    return f"{told}. {words.UNSURE}" if finding.unsure else told
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:

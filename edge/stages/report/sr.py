@@ -1,8 +1,8 @@
 """SR: what the AI says as a Comprehensive 3D SR, TID 1500 (PS3.16), as IHE AI Results asks for it; preliminary and unverified.
 
 The outcome, or why the film could not be assessed, is a qualitative evaluation. Each finding is a measurement group: its code, its
-probability with both ends of the 95 % interval in percent, and where that lies against the operating point. The finding that the
-outcome comes from has its region on the film.
+probability with both ends of the 95 % interval in percent, where that lies against the operating point, and that its presence is
+undetermined where the AI is unsure. The finding that the outcome comes from has its region on the film.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _group(content: Content, finding: Finding, region: tuple[Point, ...]) -> Ite
                 (terms.HIGH, finding.high),
             )
         ],
-        "qualitative_evaluations": [said(terms.LEVEL, terms.level(finding))],
+        "qualitative_evaluations": [said(name, value) for name, value in terms.evaluated(finding)],
     }
     if not region:
         film = SourceImageForMeasurementGroup(content.class_uid, content.instance_uid)

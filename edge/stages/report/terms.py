@@ -35,6 +35,9 @@ PROCESSING = Term("DCM", "109102", "Processing Equipment")
 FILM_ASSESSED = Term("DCM", "121322", "Source image for image processing operation")
 EVALUATIONS = Term("UMLS", "C0034375", "Qualitative Evaluations")
 SOURCE = Term("DCM", "121112", "Source of Measurement")
+PRESENCE = Term("DCM", "121052", "Presence of property")
+UNDETERMINED = Term("SCT", "373068000", "Undetermined")
+"""Neither present nor absent (PS3.16 CID 240)."""
 
 TRIAGE = Term(OUTPOST, "triage", "Triage")
 INTERVAL = Term(OUTPOST, "interval95", "95 % interval of the probability")
@@ -86,6 +89,12 @@ def level(finding: Finding) -> Term:
     if finding.probability >= finding.immediate:
         return OUTCOMES[Outcome.IMMEDIATE]
     return OUTCOMES[Outcome.SOON] if finding.probability >= finding.soon else BELOW
+
+
+def evaluated(finding: Finding) -> list[tuple[Term, Term]]:
+    """What is said of a finding beside its probability; of its presence only that it is undetermined, where the AI is unsure."""
+    said = [(LEVEL, level(finding))]
+    return [*said, (PRESENCE, UNDETERMINED)] if finding.unsure else said
 
 
 def reported(finding: Finding) -> bool:
