@@ -10,6 +10,7 @@ import base64
 import binascii
 import ipaddress
 import re
+import unicodedata
 from typing import Annotated
 
 import msgspec
@@ -31,13 +32,35 @@ QR = 2331
 Address = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9.:-]+$")]
 
 
+class Wifi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The radio network that the box joins, WPA2 or WPA3 with one passphrase for all (IEEE 802.11-2020, 9.4.2.2 and J.4.1)."""
+
+    ssid: Annotated[str, Meta(description="Its name")]
+    passphrase: Annotated[str, Meta(description="8 to 63 characters of ASCII")]
+    country: Annotated[str, Meta(description="Whose rules for radio hold there: ZM, for example (ISO 3166-1)")]
+
+    def __post_init__(self) -> None:
+        """What no access point can have is refused here, where somebody can correct it; the passphrase is never said."""
+        if not 1 <= len(self.ssid.encode()) <= 32:
+            raise ValueError(f"an ssid has 1 to 32 bytes, this has {len(self.ssid.encode())}")
+        if any(unicodedata.category(one) == "Cc" for one in self.ssid):
+            raise ValueError("there is a control character in the ssid")
+        if not 8 <= len(self.passphrase) <= 63:
+            raise ValueError(f"a passphrase has 8 to 63 characters, this has {len(self.passphrase)}")
+        if not all(" " <= one <= "~" for one in self.passphrase):
+            raise ValueError("a passphrase has letters, digits and signs of ASCII only")
+        if not re.fullmatch("[A-Z]{2}", self.country):
+            raise ValueError(f"{self.country!r} is no country: two capital letters, ZM for example")
+
+
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the box is reached: by cable, with an address that the network gives it or that is written here."""
+    """How the box is reached: by cable or Wi-Fi, with an address that the network gives it or that is written here."""
 
     address: Annotated[str, Meta(description="Such as 192.168.1.20/24; empty takes what the network gives")] = ""
     gateway: Annotated[str, Meta(description="Where other networks are, if anywhere")] = ""
     dns: Annotated[tuple[str, ...], Meta(max_length=3, description="Servers that know names")] = ()
     time: Annotated[tuple[Address, ...], Meta(max_length=3, description="Servers that know the time")] = ()
+    wifi: Wifi | None = None
 
     def __post_init__(self) -> None:
         """Addresses are addresses, and the gateway can be reached."""

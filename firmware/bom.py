@@ -7,6 +7,7 @@ laid over it. The same system has the same bill: nothing in it is drawn or dated
 from __future__ import annotations
 
 import email
+import fnmatch
 import hashlib
 import json
 import re
@@ -20,6 +21,9 @@ from urllib.parse import quote
 
 STATUS = "var/lib/dpkg/status"
 COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
+LISTED = re.compile(r"var/lib/dpkg/info/(firmware-[^/]+)\.list")
+BLOBS = "lib/firmware/"
+"""Below /usr or not; the packages of blobs share one copyright file, which speaks of many more than are there."""
 LICENSE = re.compile(r"^License:[ \t]*(\S[^\n]*)$", re.MULTILINE)
 """A stanza's short name (copyright-format 1.0)."""
 COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]+[A-Za-z0-9])")
@@ -40,23 +44,28 @@ class Part:
 
 def debian(tar: Path, suite: str) -> list[Part]:
     """The packages of a Debian, as its own database says. The copyright of one may stand with another of the same source."""
-    status, files = "", dict[str, str]()
+    status, files, lists, there = "", dict[str, str](), dict[str, str](), set[str]()
     with tarfile.open(tar) as opened:
         for member in opened:
             name = member.name.removeprefix("./")
-            found = COPYRIGHT.fullmatch(name)
-            if member.isreg() and (name == STATUS or found):
+            found, listed = COPYRIGHT.fullmatch(name), LISTED.fullmatch(name)
+            if not member.isdir() and name.removeprefix("usr/").startswith(BLOBS):
+                there.add(name.removeprefix("usr/").removeprefix(BLOBS))
+            if member.isreg() and (name == STATUS or found or listed):
                 file = opened.extractfile(member)
                 assert file is not None
                 text = file.read().decode("utf-8", "replace")
                 if found:
                     files[found[1]] = text
+                elif listed:
+                    lists[listed[1]] = text
                 else:
                     status = text
-    return sorted(_debian(status, files, suite))
+    blobs = {name: there & {line.partition(BLOBS)[2] for line in text.splitlines()} for name, text in lists.items()}
+    return sorted(_debian(status, files, blobs, suite))
 
 
-def _debian(status: str, files: dict[str, str], suite: str) -> Iterator[Part]:
+def _debian(status: str, files: dict[str, str], blobs: dict[str, set[str]], suite: str) -> Iterator[Part]:
     stanzas = [said for text in status.split("\n\n") if (said := email.message_from_string(text))["Package"]]
     source = {said["Package"]: (said["Source"] or said["Package"]).split()[0] for said in stanzas}
     shared = {source[name]: text for name, text in sorted(files.items()) if name in source}
@@ -65,7 +74,18 @@ def _debian(status: str, files: dict[str, str], suite: str) -> Iterator[Part]:
         if "installed" in (said["Status"] or "").split():
             text = files.get(name) or shared.get(source[name], "")
             purl = f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={said['Architecture']}&distro={suite}"
-            yield Part(name, version, purl, _named(text))
+            yield Part(name, version, purl, _of(blobs[name], text) if name in blobs else _named(text))
+
+
+def _of(blobs: set[str], text: str) -> tuple[str, ...]:
+    """The licences of some files: of the stanzas that name one, the last holds (copyright-format 1.0)."""
+    stanzas = [said for one in text.split("\n\n") if (said := email.message_from_string(one))["Files"]]
+    found = dict.fromkeys(blobs, UNKNOWN)
+    for said in stanzas:
+        for blob in blobs:
+            if any(fnmatch.fnmatchcase(blob, pattern) for pattern in said["Files"].split()):
+                found[blob] = said["License"].splitlines()[0].strip()
+    return tuple(sorted(set(found.values()))) or (UNKNOWN,)
 
 
 def _named(text: str) -> tuple[str, ...]:

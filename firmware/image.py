@@ -48,7 +48,7 @@ SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "systemd-zram-generator", "udev", "dbus", "kmod",
     "iproute2", "nftables", "initramfs-tools", "busybox", "cryptsetup-bin", "e2fsprogs", "python3", "ca-certificates", "tzdata",
-    "zstd", "rauc", "squashfs-tools", "libtss2-esys-3.0.2-0", "libtss2-rc0",
+    "zstd", "rauc", "squashfs-tools", "libtss2-esys-3.0.2-0", "libtss2-rc0", "iwd", "wireless-regdb",
 )  # fmt: skip
 PYTHON = "3.11"
 """Of Debian's `SUITE`."""
@@ -74,6 +74,8 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serial: str
     modules: tuple[str, ...]
     slot_mib: int
+    packages: tuple[str, ...] = ()
+    """More of Debian."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,15 @@ def debian(board: Board, cache: Path) -> Path:
     """Debian with a kernel and the start of a box, as a tar in the cache; made again when its recipe has changed."""
     recipe = sorted((HERE / "debian").iterdir())
     files = b"".join(path.name.encode() + path.read_bytes() for path in recipe)
-    facts = repr((SUITE, PACKAGES, board.architecture, board.kernel, board.modules)).encode()
+    facts = repr((SUITE, PACKAGES, board.architecture, board.kernel, board.packages, board.modules)).encode()
     tar = cache / f"debian-{board.architecture}-{hashlib.sha256(facts + files).hexdigest()[:16]}.tar"
     if not tar.exists():
         archives = cache / "archives"
         archives.mkdir(exist_ok=True)
         command = [
             "mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={board.architecture}",
-            f"--include={','.join((*PACKAGES, board.kernel))}", '--aptopt=Apt::Install-Recommends "false"',
+            "--components=main,non-free-firmware", f"--include={','.join((*PACKAGES, board.kernel, *board.packages))}",
+            '--aptopt=Apt::Install-Recommends "false"',
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "bash-completion")),
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             "--skip=essential/unlink", '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',

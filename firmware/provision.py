@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from pathlib import Path
 
 import click
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -14,13 +17,15 @@ from edge import config as settings
 from edge import durable
 from edge import site as sites
 from edge.errors import Misconfigured, Unreadable
-from edge.site import Site
+from edge.site import Site, Wifi
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-SETTINGS, HELD, SIGNER, CABLE, CODE = "outpost.toml", "site", "site.signer", "site.network", "enrol"
-"""What lies in the box's folder once it is provisioned: settings, the site file, the key that signed it, the cable's settings, and
-until the hub has taken it the one-time code."""
+SETTINGS, HELD, SIGNER, LINK, CODE = "outpost.toml", "site", "site.signer", "site.network", "enrol"
+"""What lies in the box's folder once it is provisioned: settings, the site file, the key that signed it, the network's settings,
+and until the hub has taken it the one-time code."""
+RADIO = "wifi"
+"""A folder for iwd with the passphrase in it, which root takes away as soon as it is there (outpost-site.service)."""
 STATE = "state"
 READ_BY = 0o640
 """Their mode: the box's own people only."""
@@ -75,13 +80,14 @@ def apply(file: Path, folder: Path) -> None:
         return
     held = folder / SIGNER
     site, key = sites.read(content, held.read_bytes() if held.exists() else None)
-    text = content.rstrip() + b"\n"
+    durable.folder(folder)
+    _tune(site, folder)  # each time: it is not kept here
+    text = _without_passphrase(site) if site.network.wifi else content.rstrip() + b"\n"
     if (folder / HELD).exists() and (folder / HELD).read_bytes() == text and (folder / SETTINGS).exists():
         click.echo(f"{site.site}: known already")
         return
-    durable.folder(folder)
     durable.write(folder / SIGNER, key, READ_BY)
-    durable.write(folder / CABLE, cable(site).encode(), READ_BY)
+    durable.write(folder / LINK, link(site).encode(), READ_BY)
     if site.hub is not None:
         durable.write(folder / CODE, f"{site.hub.code}\n".encode(), READ_BY)
     _settle(site, folder)
@@ -97,9 +103,33 @@ def _settle(site: Site, folder: Path) -> None:
         durable.write(folder / SETTINGS, Path(file.name).read_bytes(), READ_BY)
 
 
-def cable(site: Site) -> str:
-    """The cable's settings, for systemd-networkd (systemd.network(5)): every wired interface alike, a box has one."""
-    lines = ["[Match]", "Type=ether", "", "[Network]", "MulticastDNS=yes", "LLMNR=no"]
+def _tune(site: Site, folder: Path) -> None:
+    """Write what iwd reads, for nobody else to read."""
+    if (folder / RADIO).exists():  # where the power went before root had taken it
+        shutil.rmtree(folder / RADIO)
+    if site.network.wifi is not None:
+        durable.folder(folder / RADIO, 0o700)
+        for name, text in radio(site.network.wifi).items():
+            durable.write(folder / RADIO / name, text.encode())
+
+
+def _without_passphrase(site: Site) -> bytes:
+    """What a site file says, by which it is known again, but for what root alone keeps."""
+    told = msgspec.to_builtins(site)
+    del told["network"]["wifi"]["passphrase"]
+    return msgspec.json.encode(told)
+
+
+def link(site: Site) -> str:
+    """The link's settings, for systemd-networkd (systemd.network(5)): every wired interface alike or every radio; a box has one."""
+    lines = [
+        "[Match]",
+        f"Type={'wlan' if site.network.wifi else 'ether'}",
+        "",
+        "[Network]",
+        "MulticastDNS=yes",
+        "LLMNR=no",
+    ]
     if site.network.address:
         lines += ["DHCP=no", f"Address={site.network.address}"]
         lines += [f"Gateway={site.network.gateway}"] if site.network.gateway else []
@@ -107,6 +137,17 @@ def cable(site: Site) -> str:
         lines += ["DHCP=yes", "LinkLocalAddressing=yes"]
     lines += [f"DNS={one}" for one in site.network.dns] + [f"NTP={one}" for one in site.network.time]
     return "\n".join(lines) + "\n"
+
+
+def radio(wifi: Wifi) -> dict[str, str]:
+    """The radio's settings, for iwd: its files by their names (iwd.config(5), iwd.network(5))."""
+    plain = re.fullmatch("[A-Za-z0-9 _-]+", wifi.ssid)
+    name = wifi.ssid if plain else f"={wifi.ssid.encode().hex()}"
+    passphrase = wifi.passphrase.replace("\\", r"\\").replace(" ", r"\s")
+    return {
+        "main.conf": f"[General]\nCountry={wifi.country}\n",
+        f"{name}.psk": f"[Security]\nPassphrase={passphrase}\n",
+    }
 
 
 def _read(path: Path) -> bytes:
@@ -137,10 +178,11 @@ def _signer(text: str) -> bytes:
 
 
 def _words(site: Site, key: bytes) -> str:
-    dicom, network = site.dicom, site.network
+    dicom, network, wifi = site.dicom, site.network, site.network.wifi
+    told = "" if wifi is None else f", by Wi-Fi: {wifi.ssid} ({wifi.country})"
     lines = [
         f"site      {site.site}: {site.clinic.name or 'no name'}, {site.clinic.timezone}, {site.clinic.language}",
-        f"network   {network.address or 'address from the network'}",
+        f"network   {network.address or 'address from the network'}{told}",
         f"DICOM     {dicom.ae_title} on port 11112",
     ]
     lines += [

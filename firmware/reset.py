@@ -24,7 +24,7 @@ from edge.records import DISK_KEY
 from edge.state import arrivals, device, sync
 from edge.state.store import DATABASE, idle, now, open_store
 from firmware import data
-from firmware.provision import CABLE, CODE, HELD, SETTINGS, SIGNER
+from firmware.provision import CODE, HELD, LINK, RADIO, SETTINGS, SIGNER
 
 KEYS = (device.FILE, backup.KEY, "pseudonym.key", "ledger.key", "setup-code", "trust")
 """What goes first, in this order: without these the box speaks for nobody, and pseudonyms are nobody's."""
@@ -50,7 +50,7 @@ def finish(state: Path) -> int:
     done = sum(_wipe(going / name) for name in (*KEYS, *database))
     durable.names(going)
     if (state.parent / SIGNER).exists():
-        done += sum(_wipe(state.parent / name) for name in (CODE, HELD, SETTINGS, CABLE, SIGNER))
+        done += sum(_wipe(state.parent / name) for name in (RADIO, CODE, HELD, SETTINGS, LINK, SIGNER))
     done += _wipe(going)
     durable.names(going.parent)
     return done

@@ -35,6 +35,7 @@ from models import phantom
 from tests import clinic
 from tests.box import until
 from tests.conftest import peer
+from tests.firmware import air
 from tests.firmware.conftest import MIB
 from tests.firmware.leaks import leak
 from tests.firmware.machine import BOARDS, NAME, SECONDS, Container, Machine, Tablet
@@ -42,12 +43,21 @@ from tests.people import PIN
 from web import ranking
 
 pytestmark = [pytest.mark.release, pytest.mark.timeout(1800)]
+CACHE = Path(os.environ.get("OUTPOST_IMAGE_CACHE", Path.home() / ".cache/outpost"))
 ROUNDS = 25
 """In how many the power goes."""
 AT_ONCE = 12
 """Films that an X-ray unit sends in each."""
 SETUP = r"Setup +code ([0-9A-Z]{5}-[0-9A-Z]{5})"
 LISTENS = "DICOM KALENE on port 11112"
+DRIVERS = """
+    3c59x 8139cp 8139too alx asix atl1c atl1e atlantic ax88179_178a b44 bnx2 cdc_ether cdc_ncm dm9601 e100 e1000 e1000e forcedeth
+    i40e igb igc ixgbe jme mcs7830 natsemi ne2k-pci pcnet32 r8152 r8169 sis900 skge sky2 smsc75xx smsc95xx stmmac tg3 via-rhine
+    via-velocity virtio_net iwlmvm iwldvm rtw88_8821ce rtw88_8822ce rtl8821ae rtl8xxxu brcmfmac
+    ahci nvme sd_mod usb-storage uas mmc_block sdhci-pci sdhci-acpi virtio_blk virtio_scsi xhci-pci dm-crypt dm-verity dm-mod
+    squashfs vfat nls_ascii loop zram softdog nft_ct nft_limit algif_skcipher algif_hash cmac
+"""
+"""What the kernel of a PC has: network cards, those of USB too, radios, disks, and what the start, the firewall and iwd need."""
 NAMED = """import sqlite3
 rows = sqlite3.connect("file:/var/lib/outpost/state/outpost.db?mode=ro", uri=True)
 print(rows.execute("SELECT group_concat(header) FROM result").fetchone()[0])
@@ -87,8 +97,7 @@ def image(keys: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.
         peer(program, package)
     file, package = board.firmware
     assert Path(file).exists(), f"{file} is missing: apt-get install {package}"
-    cache = Path(os.environ.get("OUTPOST_IMAGE_CACHE", Path.home() / ".cache/outpost"))
-    return recipe.build(request.param, tmp_path_factory.mktemp(request.param), cache, SecretKey.generate(), keys)
+    return recipe.build(request.param, tmp_path_factory.mktemp(request.param), CACHE, SecretKey.generate(), keys)
 
 
 @pytest.fixture
@@ -189,6 +198,23 @@ def test_a_new_box_becomes_what_the_one_on_the_stick_was(image: Path, tmp_path: 
         box.stop()
 
 
+@pytest.mark.parametrize(("keys_of", "address"), [("WPA-PSK", "192.168.9.20"), ("SAE", "192.168.9.50")])
+def test_a_box_joins_the_wifi_of_its_clinic(image: Path, tmp_path: Path, keys_of: str, address: str) -> None:
+    """With WPA2 and an address of its own, with WPA3 and one that the network gives: an X-ray unit there has its echo answered."""
+    point = air.Point("Kalene – Röntgen", r' a\b "horse"\s ~8 ', keys_of)
+    network = '[network]\naddress = "192.168.9.20/24"\n' if address.endswith(".20") else ""
+    wifi = f'[network.wifi]\nssid = {json.dumps(point.ssid)}\npassphrase = {json.dumps(point.passphrase)}\ncountry = "KE"\n'
+    site = sites.sign(SITE + network + wifi, Ed25519PrivateKey.generate())
+    said = air.told(image, CACHE / "archives", site, point, address, tmp_path)
+    name = f"={point.ssid.encode().hex()}.psk"
+    heard = re.findall(r"AIR (.*?)\r?$", said, re.MULTILINE)
+    assert sorted(set(heard)) == sorted([
+        f"ping {address}", "echo 0", "radio country KE", "end", f"nowhere else: /var/lib/iwd/{name}",
+        "file root 700 /var/lib/iwd", f"file root 600 /var/lib/iwd/{name}", "file root 600 /var/lib/iwd/main.conf",
+    ])  # fmt: skip
+    assert "horse" not in said
+
+
 @every_board
 def test_all_that_is_in_the_image_is_in_its_bill_and_nothing_is_secret(image: Path, tmp_path: Path) -> None:
     bill = json.loads(image.with_suffix(".cdx.json").read_text())
@@ -217,6 +243,8 @@ def test_all_that_is_in_the_image_is_in_its_bill_and_nothing_is_secret(image: Pa
             if "/libgnutls.so." not in name:  # it tests itself with keys that stand in its source
                 found.append(leak(name, path.read_bytes(), own))
     assert [one for one in found if one] == [] and len(found) > 5000
+    drivers = set(DRIVERS.split()) if "x86-64" in image.name else set()
+    assert drivers <= {path.stem for path in (tmp_path / "root/usr/lib/modules").rglob("*.ko")}
 
 
 def test_the_model_passes_its_self_test_on_a_processor_without_vnni() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tomllib
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from edge import enrol
 from edge import site as sites
 from edge.cli import main
 from edge.errors import Misconfigured, Tampered, Unreadable
-from firmware.provision import cable
+from firmware.provision import link, radio
 from tests.conftest import peer
 
 TEXT = """
@@ -56,6 +58,14 @@ code = "7KQ2M-RW4TX.abcdefghijklmnop2345"
 [policy]
 triage_only = true
 """
+WIFI = """
+[network.wifi]
+ssid = "Clinic"
+passphrase = "correct horse \\"battery\\""
+country = "ZM"
+"""
+PASSPHRASE = 'correct horse "battery"'
+ON_AIR = TEXT.replace("\n[dicom]", f"{WIFI}\n[dicom]", 1)
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 
@@ -112,11 +122,107 @@ def test_what_is_told_is_what_the_box_is_set_to(site: Path, tmp_path: Path) -> N
 
 def test_the_cable_is_set_as_systemd_networkd_reads_it(site: Path) -> None:
     told, _ = sites.read(site.read_bytes(), None)
-    assert cable(told).splitlines() == [
+    assert link(told).splitlines() == [
         "[Match]", "Type=ether", "", "[Network]", "MulticastDNS=yes", "LLMNR=no", "DHCP=no",
         "Address=192.168.7.20/24", "Gateway=192.168.7.1", "DNS=192.168.7.1", "NTP=192.168.7.1",
     ]  # fmt: skip
-    assert "DHCP=yes" in cable(sites.Site(site="a"))
+    assert "DHCP=yes" in link(sites.Site(site="a"))
+
+
+def test_the_radio_is_set_as_iwd_reads_it_with_the_address_of_the_site(text: Path, key: Path, tmp_path: Path) -> None:
+    box, site = tmp_path / "box", tmp_path / "kalene.site"
+    text.write_text(ON_AIR, encoding="utf-8")
+    signed = run("sign", text, "--key", key, "--out", site)
+    assert "192.168.7.20/24, by Wi-Fi: Clinic (ZM)" in signed.output
+    applied, shown = run("apply", site, "--to", box), run("show", site)
+    assert (
+        "Type=wlan" in (box / "site.network").read_text()
+        and "Address=192.168.7.20/24" in (box / "site.network").read_text()
+    )
+    assert (box / "wifi/main.conf").read_text() == "[General]\nCountry=ZM\n"
+    assert (box / "wifi/Clinic.psk").read_text() == '[Security]\nPassphrase=correct\\shorse\\s"battery"\n'
+    assert {file.stat().st_mode & 0o7777 for file in (box / "wifi").iterdir()} == {0o600}
+    assert (box / "wifi").stat().st_mode & 0o7777 == 0o700
+    elsewhere = b"".join(file.read_bytes() for file in box.iterdir() if file.is_file())
+    assert b"horse" not in elsewhere + (signed.output + applied.output + shown.output).encode()
+
+
+def test_a_passphrase_that_root_has_taken_comes_again_with_the_card_and_alone(
+    text: Path, key: Path, tmp_path: Path
+) -> None:
+    box, site = tmp_path / "box", tmp_path / "kalene.site"
+    text.write_text(ON_AIR, encoding="utf-8")
+    run("sign", text, "--key", key, "--out", site)
+    run("apply", site, "--to", box)
+    (box / "wifi").rename(tmp_path / "iwd")
+    (box / "enrol").unlink()  # the hub has taken the code
+    text.write_text(ON_AIR.replace("horse", "donkey").replace('"Clinic"', '"Clinic 2"'), encoding="utf-8")
+    run("sign", text, "--key", key, "--out", site)
+    assert "known already" not in run("apply", site, "--to", box).output
+    text.write_text(ON_AIR.replace("horse", "mule").replace('"Clinic"', '"Clinic 2"'), encoding="utf-8")
+    run("sign", text, "--key", key, "--out", site)
+    (box / "enrol").unlink()
+    assert "known already" in run("apply", site, "--to", box).output
+    assert [file.name for file in sorted((box / "wifi").iterdir())] == ["Clinic 2.psk", "main.conf"]
+    assert "mule" in (box / "wifi/Clinic 2.psk").read_text()
+    assert not (box / "enrol").exists()
+    text.write_text(TEXT, encoding="utf-8")
+    run("sign", text, "--key", key, "--out", site)
+    run("apply", site, "--to", box)
+    assert "Type=ether" in (box / "site.network").read_text() and not (box / "wifi").exists()
+
+
+SIGNS = st.characters(min_codepoint=32, max_codepoint=126)
+
+
+@given(ssid=st.text(min_size=1, max_size=40), passphrase=st.text(SIGNS, min_size=8, max_size=63))
+def test_what_iwd_reads_is_what_was_written(ssid: str, passphrase: str) -> None:
+    """As iwd.network(5) has it: what may stand in a name, which characters are escaped, and where a value begins."""
+    try:
+        wifi = sites.Wifi(ssid, passphrase, "ZM")
+    except ValueError:
+        assert len(ssid.encode()) > 32 or any(unicodedata.category(one) == "Cc" for one in ssid)
+        return
+    (name,) = radio(wifi).keys() - {"main.conf"}
+    stem = name.removesuffix(".psk")
+    assert (bytes.fromhex(stem[1:]).decode() if stem.startswith("=") else stem) == ssid
+    assert "/" not in name and name.isascii() and len(name) <= 255
+    group, line = radio(wifi)[name].splitlines()
+    assert (group, line[:11]) == ("[Security]", "Passphrase=")
+    value = line[11:]
+    assert value == value.strip()
+    escaped = {r"\s": " ", r"\\": "\\"}
+    assert re.sub(r"\\.", lambda found: escaped[found[0]], value) == passphrase
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"Clinic"', '""', "1 to 32 bytes, this has 0"),
+        ('"Clinic"', f'"{"é" * 17}"', "1 to 32 bytes, this has 34"),
+        ('"Clinic"', r'"Clinic\u0007"', "control character"),
+        ('"Clinic"', r'"Clinic\n[Settings]"', "control character"),
+        (PASSPHRASE.replace('"', r"\""), "seven77", "8 to 63 characters, this has 7"),
+        (PASSPHRASE.replace('"', r"\""), "x" * 64, "8 to 63 characters, this has 64"),
+        ("correct", "corréct", "of ASCII only"),
+        ("correct", r"corr\tect", "of ASCII only"),
+        ('"ZM"', '"zm"', "'zm' is no country"),
+        ('"ZM"', '"ZMB"', "'ZMB' is no country"),
+        ('"ZM"', r'"ZM\n"', "is no country"),
+        ('country = "ZM"', "", "country"),
+        ("ssid", "SSID", "SSID"),
+    ],
+)
+def test_what_no_access_point_can_have_is_named_and_the_passphrase_is_not(
+    text: Path, key: Path, tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    assert old in ON_AIR
+    text.write_text(ON_AIR.replace(old, new, 1), encoding="utf-8")
+    result = run("sign", text, "--key", key, "--out", tmp_path / "site")
+    assert result.exit_code == Misconfigured.exit_status
+    assert told in result.output
+    assert not {"horse", "seven77", "xxxx"} & set(re.findall(r"\w+", result.output))
+    assert not (tmp_path / "site").exists()
 
 
 def test_carried_out_again_changes_nothing(site: Path, tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ Status: install ok installed
 Architecture: amd64
 Version: 1:1.35.0-4+b7
 
+Package: firmware-realtek
+Status: install ok installed
+Architecture: all
+Source: firmware-nonfree
+Version: 20230210-5
+
 Package: gone
 Status: deinstall ok config-files
 Architecture: amd64
@@ -55,6 +61,24 @@ License: public-domain
 License: LGPL-2.1+
  On Debian systems …
 """
+NONFREE = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: iwlwifi-*
+License: binary-redist-Intel
+
+Files: rtlwifi/*
+ rtw88/*
+License: binary-redist-Realtek-restrictive
+ All rights reserved.
+ .
+ …
+
+Files: rtl_nic/*
+License: binary-redist-Realtek-permissive
+
+Files: rtw88/rtw8822c*
+License: of-this-one
+"""
 
 
 @pytest.fixture
@@ -65,6 +89,12 @@ def debian(tmp_path: Path) -> Path:
         bom.STATUS: STATUS.encode(),
         "usr/share/doc/libc6/copyright": GLIBC.encode(),
         "usr/share/doc/busybox/copyright": b"Busybox.\nSee /usr/share/common-licenses/GPL-2.\n",
+        "usr/share/doc/firmware-realtek/copyright": NONFREE.encode(),
+        "var/lib/dpkg/info/firmware-realtek.list": b"/.\n/lib/firmware/rtw88\n/lib/firmware/rtw88/rtw8821c_fw.bin\n"
+        b"/lib/firmware/rtw88/rtw8822c_fw.bin\n/lib/firmware/rtl_nic/gone.fw\n/lib/firmware/rtw89/x.bin\n",
+        "usr/lib/firmware/rtw88/rtw8821c_fw.bin": b"1",
+        "usr/lib/firmware/rtw88/rtw8822c_fw.bin": b"2",
+        "usr/lib/firmware/rtw89/x.bin": b"3",
         "bin/sh": bytes(range(256)) * 900,
     }
     path = tmp_path / "debian.tar"
@@ -170,6 +200,11 @@ def test_every_package_is_in_the_bill_with_its_licence(debian: Path) -> None:
     parts = bom.debian(debian, "bookworm")
     assert [(part.name, part.version, part.licences) for part in parts] == [
         ("busybox", "1:1.35.0-4+b7", ("GPL-2",)),
+        (
+            "firmware-realtek",
+            "20230210-5",
+            ("binary-redist-Realtek-restrictive", bom.UNKNOWN, "of-this-one"),
+        ),  # what is there
         ("libc-bin", "2.36-9+deb12u13", ("LGPL-2.1+", "public-domain")),
         ("libc6", "2.36-9+deb12u13", ("LGPL-2.1+", "public-domain")),
     ]

@@ -18,7 +18,7 @@ from edge import words
 from edge.config import Config
 from edge.state import notices
 from edge.state.store import open_store
-from firmware import data
+from firmware import data, provision
 from firmware.image import HERE
 from firmware.image import ROOT as TOP
 from tests.conftest import peer
@@ -36,7 +36,7 @@ def test_every_process_of_the_design_has_a_unit() -> None:
     ] == PARTS
 
 
-@pytest.mark.parametrize("unit", PARTS)
+@pytest.mark.parametrize("unit", [*PARTS, "iwd.service"])
 def test_a_part_is_locked_in(unit: str, tmp_path: Path) -> None:
     program = peer("systemd-analyze", "systemd")
     command = [program, "security", "--offline=true", f"--root={ROOT}", "--no-pager", unit]
@@ -84,6 +84,17 @@ def test_what_changes_is_on_the_encrypted_partition_and_nowhere_else() -> None:
     assert "x-systemd.requires=data.service" in (ROOT / "etc/fstab").read_text()
     assert "\nBefore=systemd-fsck@dev-mapper-" + data.NAME.replace("-", r"\x2d") in unit
     assert f"-m {data.__name__}" in unit and data.DEVICE.name.replace("-", r"\x2d") in unit
+
+
+def test_what_the_card_says_of_the_wifi_only_root_reads() -> None:
+    (card,) = [line.split() for line in (ROOT / "etc/fstab").read_text().splitlines() if "/run/outpost-site " in line]
+    assert "umask=077" in card[3].split(",") and "id=" not in card[3]
+    site, radio = ((UNITS / name).read_text(encoding="utf-8") for name in ("outpost-site.service", "iwd.service"))
+    assert "\nLoadCredential=site.txt:/run/outpost-site/site.txt\n" in site
+    assert "chown -hR 0:0 /var/lib/iwd" in site and "mv wifi /var/lib/iwd" in site
+    assert provision.RADIO == "wifi" and provision.LINK == "site.network"
+    assert "After=network-pre.target outpost-site.service" in radio
+    assert "\nConditionPathExistsGlob=/var/lib/iwd/*.psk\n" in radio and "\nUser=" not in radio
 
 
 def test_nobody_can_sign_in() -> None:
