@@ -278,6 +278,7 @@ def tune(net: network.Network, batches: Batches, path: Path) -> None:
     recipe, device = batches.recipe, batches.device
     torch.manual_seed(recipe.seed)
     learner = Learner(net).to(device, memory_format=torch.channels_last)
+    half = device != "cpu"  # a processor without bfloat16 takes five times as long with it
     partial = path.with_suffix(".partial")
     kept = torch.load(partial, weights_only=True, map_location=device) if partial.exists() else {"step": 0}
     for eight in (False, True):
@@ -296,7 +297,7 @@ def tune(net: network.Network, batches: Batches, path: Path) -> None:
             for step in bar:
                 x, labels, shade, fault = batches.draw(step)
                 x = x.contiguous(memory_format=torch.channels_last)
-                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=not eight):
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half and not eight):
                     found = learner(x, eight)
                 error = loss(found, labels, shade, fault)
                 if eight:
