@@ -93,12 +93,11 @@ def build(name: str, out: Path, cache: Path, key: SecretKey, authority: Path | N
 
     With an `authority` (`outpost publish authority`) the system takes its updates, and comes as one: `.raucb`.
     """
-    board = msgspec.toml.decode((HERE / "boards" / f"{name}.toml").read_bytes(), type=Board)
     version = _version()
     out.mkdir(parents=True, exist_ok=True)
-    cache.mkdir(parents=True, exist_ok=True)
     image = out / f"outpost-{name}-{version}.img"
-    system, folders = debian(board, cache), (packages(board, cache), outpost(out))
+    board, system, fetched = fetch(name, cache)
+    folders = (fetched, outpost(out))
     more = {"etc/systemd/journald.conf.d/serial.conf": f"[Journal]\nTTYPath=/dev/{board.serial}\n".encode()}
     made = slot(system, folders, out, more if authority is None else more | trust(name, authority))
     parts = bom.debian(system, SUITE) + bom.python(folders)
@@ -115,6 +114,13 @@ def build(name: str, out: Path, cache: Path, key: SecretKey, authority: Path | N
     Path(f"{image}.bmap.minisig").write_text(signature.sign(content, key, image.stem), encoding="utf-8")
     Path(f"{image}.pub").write_text(signature.write_public(key.public), encoding="utf-8")
     return image
+
+
+def fetch(name: str, cache: Path) -> tuple[Board, Path, Path]:
+    """What the image of a board is made of: the board, Debian, and the Python packages; after this nobody else is asked."""
+    board = msgspec.toml.decode((HERE / "boards" / f"{name}.toml").read_bytes(), type=Board)
+    cache.mkdir(parents=True, exist_ok=True)
+    return board, debian(board, cache), packages(board, cache)
 
 
 def debian(board: Board, cache: Path) -> Path:
@@ -226,7 +232,7 @@ def slot(debian: Path, folders: tuple[Path, ...], out: Path, more: Mapping[str, 
             with tarfile.open(debian) as tar:
                 for member in tar:
                     name = member.name.removeprefix("./").rstrip("/")
-                    if name and name not in laid and not name.startswith("var/"):  # /var is the data partition's
+                    if name != "." and name not in laid and not name.startswith("var/"):  # /var is the data partition's
                         into.addfile(member, tar.extractfile(member) if member.isreg() else None)
             for member, content in laid.values():
                 into.addfile(member, None if content is None else io.BytesIO(content))
@@ -415,7 +421,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/outpost", help="what was fetched")
     parser.add_argument("--key", type=Path, help="private key (Ed25519, PEM) that signs; else one for this image alone")
     parser.add_argument("--authority", type=Path, help="of `outpost publish authority`: whose updates the image takes")
+    parser.add_argument("--fetch", action="store_true", help="only fetch what it is made of into --cache")
     told = parser.parse_args()
+    if told.fetch:
+        fetch(told.board, told.cache)
+        return
     print(build(told.board, told.out, told.cache, _key(told.key), told.authority))  # noqa: T201
 
 
