@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
 
@@ -23,6 +24,10 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": "f32",
             "ENABLE_CPU_PINNING": False,
         }
+        if platform.machine() == "aarch64":
+            # in float: in eight bits 2026.0 and 2026.2 compute something else there; 2026.3 and 2026.4 take float16, whatever is
+            # said above, where they have no convolution in eight bits, and a Raspberry Pi 4 has no float16: nothing compiles
+            settings["LP_TRANSFORMS_MODE"] = False
         try:
             model = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:

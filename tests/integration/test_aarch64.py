@@ -42,11 +42,6 @@ def test_the_wheel_is_for_the_board_and_imports(board: Path, name: str) -> None:
     assert "aarch64" in on(board, "-c", f"import platform, {module}; print(platform.machine())")
 
 
-COMPILES = pytest.mark.xfail(
-    reason="OpenVINO 2026.4's ARM plugin says “object is not initialized” of this file", strict=True
-)
-
-
-@pytest.mark.parametrize("name", ["onnx", "litert", pytest.param("openvino", marks=COMPILES)])
+@pytest.mark.parametrize("name", BACKENDS)
 def test_the_shipped_model_passes_its_self_test(board: Path, name: str) -> None:
     on(board, "-c", SCRIPT.format(name))
