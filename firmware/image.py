@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import hashlib
 import io
 import os
@@ -75,7 +76,11 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modules: tuple[str, ...]
     slot_mib: int
     packages: tuple[str, ...] = ()
-    """More of Debian."""
+    """More of Debian; `NAME/SUITE` is taken from another suite, and what that needs. So may `kernel` be."""
+    boot: dict[str, str] = {}
+    """What the board's own loader reads beside GRUB: where it lies in Debian."""
+    texts: dict[str, str] = {}
+    """And what is written for it; a `.dtbo` is compiled."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,8 @@ def debian(board: Board, cache: Path) -> Path:
     """Debian with a kernel and the start of a box, as a tar in the cache; made again when its recipe has changed."""
     recipe = sorted((HERE / "debian").iterdir())
     files = b"".join(path.name.encode() + path.read_bytes() for path in recipe)
-    facts = repr((SUITE, PACKAGES, board.architecture, board.kernel, board.packages, board.modules)).encode()
+    named = (board.kernel, board.packages, board.modules, *board.boot.values())
+    facts = repr((SUITE, PACKAGES, board.architecture, *named)).encode()
     tar = cache / f"debian-{board.architecture}-{hashlib.sha256(facts + files).hexdigest()[:16]}.tar"
     if not tar.exists():
         archives = cache / "archives"
@@ -138,6 +144,7 @@ def debian(board: Board, cache: Path) -> Path:
             '--aptopt=Apt::Install-Recommends "false"',
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "bash-completion")),
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+            *_others(board), *(f"--dpkgopt=path-include=/{path}" for path in board.boot.values()),
             "--skip=essential/unlink", '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
             f"--setup-hook=sync-in {archives} /var/cache/apt/archives",
             f"--essential-hook={HERE / 'debian/prepare'} \"$1\"",
@@ -148,6 +155,24 @@ def debian(board: Board, cache: Path) -> Path:
         _run(*command, MODULES=" ".join(board.modules), GRUB=f"grub-efi-{board.architecture}-bin", INITRD="No")
         tar.with_suffix(".new.tar").rename(tar)
     return tar
+
+
+def suites(board: Board) -> list[str]:
+    """From which suites of Debian beside `SUITE` a board has something."""
+    return sorted({name.partition("/")[2] for name in (board.kernel, *board.packages)} - {""})
+
+
+def _others(board: Board) -> list[str]:
+    """What has mmdebstrap take from other suites only what is named as theirs, and what that needs and cannot be had otherwise."""
+    options, apt = [], '"$1/etc/apt'
+    for suite in suites(board):
+        source = f'{apt}/sources.list" > {apt}/sources.list.d/{suite}.list"'
+        options.append(f'--setup-hook=sed -n "s/ {SUITE} main/ {suite} main/p" {source}')
+        pin = f"Package: *\\nPin: release n={suite}\\nPin-Priority: 100\\n"
+        options.append(f'--setup-hook=printf "{pin}" > {apt}/preferences.d/{suite}"')
+    if options:  # their kernels bring hooks in a second folder, where Debian 12's run-parts takes but one, and every board's tree
+        options += [f"--dpkgopt=path-exclude=/{path}/*" for path in ("etc/kernel", "usr/lib/modules/*/dtb")]
+    return options
 
 
 def packages(board: Board, cache: Path) -> Path:
@@ -345,6 +370,27 @@ def esp(board: Board, debian: Path, path: Path) -> None:
         _run("grub-editenv", str(config / "grubenv"), "create")
         _run("grub-editenv", str(config / "grubenv"), "set", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
         (config / "data.key").write_bytes(bytes(data.SIZE))  # written in place, where the box has no security chip
+        before(board, debian, folder)
+
+
+def before(board: Board, debian: Path, folder: Path) -> None:
+    """What the board's own loader reads before GRUB starts, put into the folder of the EFI partition."""
+    with tarfile.open(debian) as tar:
+        held = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
+        for name, where in board.boot.items():
+            found = fnmatch.filter(held, where)
+            if len(found) != 1:
+                raise Misconfigured(f"Debian has {len(found)} files {where} for this board, and 1 is needed.")
+            file = tar.extractfile(held[found[0]])
+            assert file is not None
+            (folder / name).write_bytes(file.read())
+    for name, text in board.texts.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        if path.suffix == ".dtbo":
+            _run("dtc", "-q", "-I", "dts", "-O", "dtb", "-o", str(path), given=text)
+        else:
+            path.write_text(text, encoding="utf-8")
 
 
 def place(path: Path) -> None:

@@ -40,6 +40,8 @@ class Board:
     firmware: tuple[str, str]
     variables: str
     options: tuple[str, ...]
+    port: str = ""
+    """How the board's device tree names its serial port, where U-Boot is its UEFI."""
 
 
 BOARDS = {
@@ -55,6 +57,13 @@ BOARDS = {
         "/usr/share/AAVMF/AAVMF_VARS.fd",
         ("-machine", "virt", "-cpu", "cortex-a72", "-m", "2048"),  # a Raspberry Pi 4's processor
     ),
+    "raspberry-pi-5": Board(  # its processor and its way to start, in a computer that has little else of it
+        ("qemu-system-aarch64", "qemu-system-arm"),
+        ("/usr/lib/u-boot/qemu_arm64/u-boot.bin", "u-boot-qemu"),
+        "",
+        ("-machine", "virt", "-cpu", "cortex-a76", "-m", "2048", "-smp", "2"),
+        "serial10",
+    ),
 }
 
 
@@ -65,7 +74,8 @@ class Machine:
         self.disk, self.board = disk, board
         self.serial = disk.with_suffix(".serial")
         self.variables = disk.with_suffix(".vars")
-        shutil.copy(board.variables, self.variables)
+        if board.variables:
+            shutil.copy(board.variables, self.variables)
         self.dicom, self.https, self.http = (free_port() for _ in range(3))
         self.stick: Path | None = None
         """What is in its USB port when it is switched on."""
@@ -82,8 +92,7 @@ class Machine:
         command = [
             peer(*self.board.program), *self.board.options, "-accel", "tcg,thread=multi",
             "-smp", "2", "-display", "none", "-monitor", "none", "-no-user-config", "-nodefaults",
-            "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.board.firmware[0]}",
-            "-drive", f"if=pflash,format=raw,unit=1,file={self.variables}",
+            *(self._uboot() if self.board.port else self._uefi()),
             "-drive", f"file={self.disk},format=raw,if=virtio,cache=writethrough",
             "-netdev", f"user,id=cable,restrict=on{forwarded}", "-device", "virtio-net-pci,netdev=cable,romfile=",
             "-object", "rng-random,filename=/dev/urandom,id=noise", "-device", "virtio-rng-pci,rng=noise",
@@ -104,6 +113,33 @@ class Machine:
             command += ["-device", "tpm-crb,tpmdev=tpm"]
         self._read = self.serial.stat().st_size if self.serial.exists() else 0
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def _uefi(self) -> list[str]:
+        drive = "if=pflash,format=raw,unit"
+        return [
+            "-drive", f"{drive}=0,readonly=on,file={self.board.firmware[0]}", "-drive", f"{drive}=1,file={self.variables}"
+        ]  # fmt: skip
+
+    def _uboot(self) -> list[str]:
+        """U-Boot, and the device tree as the board's own loader leaves it: with what lies on the disk laid over."""
+        plain, laid = self.disk.with_suffix(".dtb"), self.disk.with_suffix(".laid.dtb")
+        dump = [peer(*self.board.program), *self.board.options, "-machine", f"dumpdtb={plain}", "-display", "none"]
+        subprocess.run(dump, check=True, capture_output=True)
+        put, overlay = (peer(name, "device-tree-compiler") for name in ("fdtput", "fdtoverlay"))
+        port = subprocess.run(
+            [peer("fdtget", "device-tree-compiler"), plain, "/chosen", "stdout-path"], capture_output=True, check=True
+        ).stdout.strip()
+        subprocess.run([put, "-c", plain, "/aliases"], check=True)
+        subprocess.run([put, "-t", "s", plain, "/aliases", self.board.port, port], check=True)
+        with self.disk.open("rb") as file:
+            ((begin, _),) = [
+                (begin, end) for name, begin, end in card.partitions(file.fileno()) if name == "outpost-esp"
+            ]
+        lies = [peer("mtype", "mtools"), "-i", f"{self.disk}@@{begin}", "::overlays/outpost.dtbo"]
+        over = self.disk.with_suffix(".dtbo")
+        over.write_bytes(subprocess.run(lies, capture_output=True, check=True).stdout)
+        subprocess.run([overlay, "-i", plain, "-o", laid, over], check=True)
+        return ["-bios", self.board.firmware[0], "-dtb", str(laid)]
 
     def cut(self) -> None:
         """Take the power away."""

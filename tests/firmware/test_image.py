@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 import urllib3
 from click.testing import CliRunner
@@ -97,7 +98,7 @@ def image(keys: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.
     board = BOARDS[request.param]
     for program, package in (
         ("mmdebstrap", "mmdebstrap"), ("mksquashfs", "squashfs-tools"), ("veritysetup", "cryptsetup-bin"),
-        ("mkfs.vfat", "dosfstools"), ("mcopy", "mtools"), ("grub-mkimage", "grub-common"),
+        ("mkfs.vfat", "dosfstools"), ("mcopy", "mtools"), ("grub-mkimage", "grub-common"), ("dtc", "device-tree-compiler"),
         ("rauc", "rauc"), board.program,
     ):  # fmt: skip
         peer(program, package)
@@ -257,6 +258,66 @@ def test_all_that_is_in_the_image_is_in_its_bill_and_nothing_is_secret(image: Pa
     assert [one for one in found if one] == [] and len(found) > 5000
     drivers = set(DRIVERS.split()) if "x86-64" in image.name else set()
     assert drivers <= {path.stem for path in (tmp_path / "root/usr/lib/modules").rglob("*.ko")}
+
+
+@release
+@pytest.mark.parametrize("image", ["raspberry-pi-5"], indirect=True)
+def test_the_loader_of_a_raspberry_pi_finds_what_it_needs_for_either_stepping(image: Path, tmp_path: Path) -> None:
+    """What can be said of the card without the board."""
+    table = [peer("sfdisk", "fdisk"), "--json", image]
+    told = json.loads(subprocess.run(table, capture_output=True, check=True).stdout)["partitiontable"]
+    first = told["partitions"][0]
+    assert (told["label"], first["name"]) == ("gpt", "outpost-esp")  # the loader takes the first one with FAT
+    begin, end = partition(image, "outpost-esp")
+    card_of_it, boot = tmp_path / "esp", tmp_path / "boot"
+    boot.mkdir()
+    with image.open("rb") as file:
+        file.seek(begin)
+        card_of_it.write_bytes(file.read(end - begin))
+    assert card_of_it.read_bytes()[54:62] == b"FAT16   "
+    subprocess.run([peer("mcopy", "mtools"), "-i", card_of_it, "-s", "::", boot], check=True)
+    config = [line.split("=") for line in (boot / "config.txt").read_text().split()]
+    loaded = {key: value for key, value in config}
+    uboot = (boot / loaded["kernel"]).read_bytes()
+    assert uboot[3] >> 2 == 0b101 and b"brcm,bcm2712-sdhci" in uboot, "it begins with a branch, and knows the card"
+    assert (boot / f"overlays/{loaded['dtoverlay']}.dtbo").exists()
+
+    dtc, put, over = (peer(name, "device-tree-compiler") for name in ("dtc", "fdtput", "fdtoverlay"))
+
+    def tree(path: Path) -> str:
+        read = [dtc, "-q", "-s", "-I", "dtb", "-O", "dts", path]
+        return subprocess.run(read, capture_output=True, text=True, check=True).stdout
+
+    c1, d0, made = boot / "bcm2712-rpi-5-b.dtb", boot / "bcm2712-d-rpi-5-b.dtb", tmp_path / "made.dtb"
+    for needed in ("raspberrypi,5-model-b", "raspberrypi,rp1-gem", "snps,dwc3", "brcm,bcm2712-sdhci"):
+        assert needed in tree(c1)
+    assert "serial10 =" in tree(c1) and tree(c1) != tree(d0)
+    subprocess.run([over, "-i", c1, "-o", made, boot / "overlays/bcm2712d0.dtbo"], check=True)
+    subprocess.run([put, "-d", d0, "/soc@107c000000/gpio@7d517c00", "gpio-line-names"], check=True)  # for people
+    assert tree(made) == tree(d0), "what the loader makes of the one tree on a D0 is Debian's tree for it"
+
+    begin, end = partition(image, "outpost-a")
+    with image.open("rb") as file:
+        file.seek(begin)
+        (tmp_path / "slot").write_bytes(file.read(end - begin))
+    unpack = [peer("unsquashfs", "squashfs-tools"), "-q", "-n", "-d", tmp_path / "root", tmp_path / "slot"]
+    subprocess.run([*unpack, "boot", "usr/lib/modules"], check=True, capture_output=True)
+    assert (tmp_path / "root/boot/vmlinuz").read_bytes()[56:60] == b"ARM\x64"
+    start = subprocess.run(
+        [peer("zstd", "zstd"), "-dc", tmp_path / "root/boot/initrd"], capture_output=True, check=True
+    )
+    (modules,) = (tmp_path / "root/usr/lib/modules").iterdir()
+    built = (modules / "modules.builtin").read_bytes()
+    board = msgspec.toml.decode((recipe.HERE / "boards/raspberry-pi-5.toml").read_bytes(), type=recipe.Board)
+    for name in board.modules:
+        pattern = rb"/%s\.ko" % name.replace("_", "[-_]").encode()
+        assert re.search(pattern, start.stdout) or re.search(pattern, built), name
+    for name in ("rp1_pci", "clk-rp1", "pinctrl-rp1", "macb", "dwc3", "irq-bcm2712-mip"):  # network and USB
+        assert list(modules.rglob(f"{name}.ko*")), name
+    versions = {
+        part["name"]: part["version"] for part in json.loads(image.with_suffix(".cdx.json").read_text())["components"]
+    }
+    assert versions["libc6"].startswith("2.36-") and versions["python3"].startswith("3.11."), "all else is Debian 12"
 
 
 @release

@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from edge.errors import Misconfigured
 from firmware import authority, bom, chunks, image
 from tests.conftest import peer
 from tests.firmware.leaks import leak
@@ -222,6 +223,56 @@ def test_every_package_is_in_the_bill_with_its_licence(debian: Path) -> None:
     references = [one["bom-ref"] for one in read["components"]]
     assert len(set(references)) == len(references) == len(parts) + len(here)
     assert "libc6 2.36-9+deb12u13: LGPL-2.1+; public-domain\n" in bom.licences(parts)
+
+
+BASE = """/dts-v1/;
+/ {
+    soc {
+        gio_aon: gpio { brcm,gpio-bank-widths = <17 6>; };
+        pinctrl: pinctrl { compatible = "brcm,bcm2712c0-pinctrl"; };
+        pinctrl_aon: aon { compatible = "brcm,bcm2712c0-aon-pinctrl"; };
+        uart10: serial { interrupts = <0 121 4>; };
+    };
+};
+"""
+"""As much of the board's device tree as is changed."""
+
+
+def test_a_board_has_beside_grub_what_its_own_loader_reads(tmp_path: Path) -> None:
+    dtc, get, over = (peer(name, "device-tree-compiler") for name in ("dtc", "fdtget", "fdtoverlay"))
+    board = msgspec.toml.decode((image.HERE / "boards/raspberry-pi-5.toml").read_bytes(), type=image.Board)
+    plain, boot = tmp_path / "plain.dtb", tmp_path / "boot"
+    compile_ = [dtc, "-q", "-@", "-O", "dtb", "-o", plain]
+    subprocess.run(compile_, input=BASE, text=True, check=True)
+    with tarfile.open(tmp_path / "debian.tar", "w") as tar:
+        for where in (*board.boot.values(), "usr/lib/modules/7/dtb/broadcom/bcm2711-rpi-4-b.dtb"):
+            tar.add(plain, f"./{where.replace('*', '7')}")
+    boot.mkdir()
+    image.before(board, tmp_path / "debian.tar", boot)
+    config = dict(line.split("=") for line in (boot / "config.txt").read_text().split())
+    assert (boot / config["kernel"]).exists() and (boot / "bcm2712-rpi-5-b.dtb").read_bytes() == plain.read_bytes()
+
+    def laid(name: str, node: str, of: str, kind: str) -> str:
+        made = tmp_path / "made.dtb"
+        subprocess.run([over, "-i", plain, "-o", made, boot / f"overlays/{name}.dtbo"], check=True)
+        asked = [get, "-t", kind, made, node, of]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+    # U-Boot's "doc/device-tree-bindings/config.txt": no key is waited for, and none read
+    assert laid(config["dtoverlay"], "/config", "bootdelay", "i") == "-2"
+    assert laid("bcm2712d0", "/soc/pinctrl", "compatible", "s") == "brcm,bcm2712d0-pinctrl"
+    assert laid("bcm2712d0", "/soc/serial", "interrupts", "i") == "0 120 4"
+    (tmp_path / "none.tar").write_bytes(b"\0" * 10240)
+    with pytest.raises(Misconfigured, match="0 files usr/lib/u-boot"):
+        image.before(board, tmp_path / "none.tar", boot)
+
+
+def test_only_what_names_another_suite_comes_from_there() -> None:
+    found = {
+        file.stem: image.suites(msgspec.toml.decode(file.read_bytes(), type=image.Board))
+        for file in (image.HERE / "boards").glob("*.toml")
+    }
+    assert found == {"generic-x86-64": [], "arm64": [], "raspberry-pi-5": ["trixie", "trixie-backports"]}
 
 
 def test_each_board_says_all_that_differs_and_starts_where_its_uefi_looks() -> None:
