@@ -44,7 +44,7 @@ MIB = 1024 * 1024
 BLOCK = 4096
 EPOCH = int(BUILT.timestamp())
 """No file of the image is younger (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
-ESP_MIB, SITE_MIB = 32, 4
+ESP_MIB, SITE_MIB, SLOT_MIB = 32, 4, 512
 SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "systemd-zram-generator", "udev", "dbus", "kmod",
@@ -74,13 +74,10 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loader: str
     serial: str
     modules: tuple[str, ...]
-    slot_mib: int
     packages: tuple[str, ...] = ()
     """More of Debian; `NAME/SUITE` is taken from another suite, and what that needs. So may `kernel` be."""
-    boot: dict[str, str] = {}
-    """What the board's own loader reads beside GRUB: where it lies in Debian."""
-    texts: dict[str, str] = {}
-    """And what is written for it; a `.dtbo` is compiled."""
+    boot: tuple[str, ...] = ()
+    """What of Debian the board's own loader reads beside GRUB, and beside the files in the folder of the board's name."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def build(name: str, out: Path, cache: Path, key: SecretKey, authority: Path | N
     image.with_suffix(".cdx.json").write_text(bom.bill(parts, image.stem, version, EPOCH), encoding="utf-8")
     image.with_suffix(".licences.txt").write_text(bom.licences(parts), encoding="utf-8")
     shutil.rmtree(out / "outpost")
-    held = disk(board, system, made, image)
+    held = disk(board, HERE / "boards" / name, system, made, image)
     if authority is not None:
         by = (authority / "signer.pem", authority / "signer.key")
         bundle.make(made.path, made.last, name, version, image.with_suffix(".raucb"), *by)
@@ -132,7 +129,7 @@ def debian(board: Board, cache: Path) -> Path:
     """Debian with a kernel and the start of a box, as a tar in the cache; made again when its recipe has changed."""
     recipe = sorted((HERE / "debian").iterdir())
     files = b"".join(path.name.encode() + path.read_bytes() for path in recipe)
-    named = (board.kernel, board.packages, board.modules, *board.boot.values())
+    named = (board.kernel, board.packages, board.modules, *board.boot)
     facts = repr((SUITE, PACKAGES, board.architecture, *named)).encode()
     tar = cache / f"debian-{board.architecture}-{hashlib.sha256(facts + files).hexdigest()[:16]}.tar"
     if not tar.exists():
@@ -144,7 +141,7 @@ def debian(board: Board, cache: Path) -> Path:
             '--aptopt=Apt::Install-Recommends "false"',
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "bash-completion")),
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-            *_others(board), *(f"--dpkgopt=path-include=/{path}" for path in board.boot.values()),
+            *_others(board), *(f"--dpkgopt=path-include=/{path}" for path in board.boot),
             "--skip=essential/unlink", '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
             f"--setup-hook=sync-in {archives} /var/cache/apt/archives",
             f"--essential-hook={HERE / 'debian/prepare'} \"$1\"",
@@ -311,11 +308,11 @@ def _member(name: str, source: Path | bytes) -> tuple[tarfile.TarInfo, bytes | N
     return member, content
 
 
-def disk(board: Board, debian: Path, made: Slot, image: Path) -> list[tuple[int, int]]:
-    """Put the partitions together; where the image holds something, as starts and ends in bytes."""
-    if made.size + BLOCK > board.slot_mib * MIB:
-        raise Misconfigured(f"the system has {made.size / MIB:.0f} MiB, a slot {board.slot_mib}. Enlarge slot_mib.")
-    sizes = {"outpost-esp": ESP_MIB, card.SITE: SITE_MIB, "outpost-a": board.slot_mib, "outpost-b": board.slot_mib}
+def disk(board: Board, own: Path, debian: Path, made: Slot, image: Path) -> list[tuple[int, int]]:
+    """Put the partitions together; where the image holds something, as starts and ends in bytes. `own`: as in `before`."""
+    if made.size + BLOCK > SLOT_MIB * MIB:
+        raise Misconfigured(f"the system has {made.size / MIB:.0f} MiB, a slot {SLOT_MIB}. Enlarge SLOT_MIB.")
+    sizes = {"outpost-esp": ESP_MIB, card.SITE: SITE_MIB, "outpost-a": SLOT_MIB, "outpost-b": SLOT_MIB}
     kinds = {"outpost-esp": "uefi", card.SITE: "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"}
     lines, starts, at = ["label: gpt", f"label-id: {_uuid(image.stem)}"], {}, MIB
     for name, mib in sizes.items():
@@ -334,7 +331,7 @@ def disk(board: Board, debian: Path, made: Slot, image: Path) -> list[tuple[int,
     work = image.with_suffix(".part")
     try:
         with image.open("r+b") as file:
-            esp(board, debian, work)
+            esp(board, own, debian, work)
             _copy(work, file, starts["outpost-esp"])
             place(work)
             _copy(work, file, starts[card.SITE])
@@ -348,7 +345,7 @@ def disk(board: Board, debian: Path, made: Slot, image: Path) -> list[tuple[int,
     return [(0, a + made.size), (b - BLOCK, b + BLOCK), (end - MIB - BLOCK, end)]
 
 
-def esp(board: Board, debian: Path, path: Path) -> None:
+def esp(board: Board, own: Path, debian: Path, path: Path) -> None:
     """The EFI system partition: GRUB, its configuration, and the variables that say which slot starts."""
     with _volume(path, ESP_MIB, "OUTPOST-EFI") as folder:
         loader = folder / board.loader
@@ -370,27 +367,31 @@ def esp(board: Board, debian: Path, path: Path) -> None:
         _run("grub-editenv", str(config / "grubenv"), "create")
         _run("grub-editenv", str(config / "grubenv"), "set", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
         (config / "data.key").write_bytes(bytes(data.SIZE))  # written in place, where the box has no security chip
-        before(board, debian, folder)
+        before(board, own, debian, folder)
 
 
-def before(board: Board, debian: Path, folder: Path) -> None:
-    """What the board's own loader reads before GRUB starts, put into the folder of the EFI partition."""
+def before(board: Board, own: Path, debian: Path, folder: Path) -> None:
+    """What the board's own loader reads before GRUB starts, put into the folder of the EFI partition.
+
+    `own` is the board's folder, if it has one; a device tree's source (`.dts`) in it is compiled, as an overlay (`.dtbo`).
+    """
     with tarfile.open(debian) as tar:
-        held = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
-        for name, where in board.boot.items():
-            found = fnmatch.filter(held, where)
-            if len(found) != 1:
-                raise Misconfigured(f"Debian has {len(found)} files {where} for this board, and 1 is needed.")
-            file = tar.extractfile(held[found[0]])
-            assert file is not None
-            (folder / name).write_bytes(file.read())
-    for name, text in board.texts.items():
-        path = folder / name
+        files = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
+        for where in board.boot:
+            found = fnmatch.filter(files, where)
+            if not found or len({Path(name).name for name in found}) < len(found):
+                raise Misconfigured(f"This board's loader reads each file {where} of Debian; it has {found or 'none'}.")
+            for name in found:
+                held = tar.extractfile(files[name])
+                assert held is not None
+                (folder / Path(name).name).write_bytes(held.read())
+    for source in sorted(path for path in own.rglob("*") if path.is_file()):
+        path = folder / source.relative_to(own)
         path.parent.mkdir(exist_ok=True)
-        if path.suffix == ".dtbo":
-            _run("dtc", "-q", "-I", "dts", "-O", "dtb", "-o", str(path), given=text)
+        if path.suffix == ".dts":
+            _run("dtc", "-q", "-I", "dts", "-O", "dtb", "-o", str(path.with_suffix(".dtbo")), str(source))
         else:
-            path.write_text(text, encoding="utf-8")
+            shutil.copyfile(source, path)
 
 
 def place(path: Path) -> None:

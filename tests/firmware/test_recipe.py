@@ -240,17 +240,26 @@ BASE = """/dts-v1/;
 
 def test_a_board_has_beside_grub_what_its_own_loader_reads(tmp_path: Path) -> None:
     dtc, get, over = (peer(name, "device-tree-compiler") for name in ("dtc", "fdtget", "fdtoverlay"))
-    board = msgspec.toml.decode((image.HERE / "boards/raspberry-pi-5.toml").read_bytes(), type=image.Board)
+    own = image.HERE / "boards/raspberry-pi-5"
+    board = msgspec.toml.decode(own.with_suffix(".toml").read_bytes(), type=image.Board)
     plain, boot = tmp_path / "plain.dtb", tmp_path / "boot"
     compile_ = [dtc, "-q", "-@", "-O", "dtb", "-o", plain]
     subprocess.run(compile_, input=BASE, text=True, check=True)
-    with tarfile.open(tmp_path / "debian.tar", "w") as tar:
-        for where in (*board.boot.values(), "usr/lib/modules/7/dtb/broadcom/bcm2711-rpi-4-b.dtb"):
-            tar.add(plain, f"./{where.replace('*', '7')}")
+    trees = [f"usr/lib/modules/7/dtb/broadcom/bcm{name}-b.dtb" for name in ("2712-rpi-5", "2712-d-rpi-5", "2711-rpi-4")]
+
+    def debian(*names: str) -> Path:
+        with tarfile.open(tmp_path / "debian.tar", "w") as tar:
+            for name in names:
+                tar.add(plain, f"./{name}")
+        return tmp_path / "debian.tar"
+
     boot.mkdir()
-    image.before(board, tmp_path / "debian.tar", boot)
+    image.before(board, own, debian("usr/lib/u-boot/rpi_arm64/u-boot.bin", *trees), boot)
     config = dict(line.split("=") for line in (boot / "config.txt").read_text().split())
-    assert (boot / config["kernel"]).exists() and (boot / "bcm2712-rpi-5-b.dtb").read_bytes() == plain.read_bytes()
+    assert {path.name for path in boot.iterdir()} == {
+        "config.txt", config["kernel"], "bcm2712-rpi-5-b.dtb", "bcm2712-d-rpi-5-b.dtb", "overlays",
+    }  # fmt: skip
+    assert (boot / "bcm2712-rpi-5-b.dtb").read_bytes() == plain.read_bytes()
 
     def laid(name: str, node: str, of: str, kind: str) -> str:
         made = tmp_path / "made.dtb"
@@ -262,9 +271,11 @@ def test_a_board_has_beside_grub_what_its_own_loader_reads(tmp_path: Path) -> No
     assert laid(config["dtoverlay"], "/config", "bootdelay", "i") == "-2"
     assert laid("bcm2712d0", "/soc/pinctrl", "compatible", "s") == "brcm,bcm2712d0-pinctrl"
     assert laid("bcm2712d0", "/soc/serial", "interrupts", "i") == "0 120 4"
-    (tmp_path / "none.tar").write_bytes(b"\0" * 10240)
-    with pytest.raises(Misconfigured, match="0 files usr/lib/u-boot"):
-        image.before(board, tmp_path / "none.tar", boot)
+    with pytest.raises(Misconfigured, match=r"usr/lib/u-boot.*it has none"):
+        image.before(board, own, debian(*trees), boot)
+    two = debian("usr/lib/u-boot/rpi_arm64/u-boot.bin", *trees, trees[0].replace("/7/", "/8/"))
+    with pytest.raises(Misconfigured, match=r"it has .*/7/.*/8/"):
+        image.before(board, own, two, boot)
 
 
 def test_only_what_names_another_suite_comes_from_there() -> None:
