@@ -235,10 +235,23 @@ def orphaned() -> bool:
 
 
 def stop_on_signal() -> threading.Event:
-    """An event that is set by Ctrl-C or SIGTERM, so that films in hand are finished before the process ends."""
+    """An event that is set by Ctrl-C or SIGTERM, so that films in hand are finished before the process ends.
+
+    A thread of its own sets it: Python runs a handler in the main thread alone, which does not hear a signal that came to another
+    while it waits for a lock.
+    """
     stop = threading.Event()
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: None)
+
+    def hear() -> None:
+        os.read(told, 1)
+        stop.set()
+
+    threading.Thread(target=hear, name="signals", daemon=True).start()
     return stop
 
 
