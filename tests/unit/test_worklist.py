@@ -117,6 +117,21 @@ def test_an_immediate_film_calls_until_somebody_knows_of_it(box: Box) -> None:
     assert [(record.actor, record.arrival_id) for record in known] == [("Amina", film)]
 
 
+def test_a_film_that_is_open_is_not_to_be_opened_and_stays_when_its_alert_ends(box: Box) -> None:
+    film, other = box.film(Outcome.IMMEDIATE), box.film(Outcome.IMMEDIATE)
+    accept(box)
+    page = box.client.get(f"/films/{film}").text
+    part = re.search(r'id="alerts" data-url="([^"]+)"', page)
+    assert part is not None
+    for shown in (page, box.client.get(part[1]).text):
+        own, its = (re.search(rf'action="/films/{one}/alert".*?</form>', shown, re.DOTALL) for one in (film, other))
+        assert own is not None and its is not None
+        assert "Open the film" not in own[0] and "I know of it" in own[0] and "Open the film" in its[0]
+        assert re.findall(r'name="(\w+)" value="(\w+)"', own[0]) == [("film", "open")]
+    answer = box.client.post(f"/films/{film}/alert", data={"film": "open"}, headers=OWN)
+    assert answer.headers["Location"] == f"/films/{film}"
+
+
 def test_a_decision_ends_the_alert(box: Box) -> None:
     film = box.film(Outcome.IMMEDIATE)
     accept(box)
