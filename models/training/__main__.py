@@ -23,10 +23,10 @@ from models.model import Model, golden_films, golden_outputs
 from models.training import bands, card, evaluate, evidence, export, films, gate, heads, network, sign, tune
 
 SEED = 20261123
-VERSION = "0.2.1"
+VERSION = "0.2.2"
 VARIANTS = {"child": 1, "adult": 8}
 """How often each training film is seen changed; adults are few."""
-NUISANCE_FILMS, FAULTY_FILMS = 400, 400
+NUISANCE_FILMS, FAULTY_FILMS, RANGE_FILMS = 400, 400, 400
 DOMAINS = (Domain("child", 1, 6), Domain("adult", 18, 101))
 CODES = {
     "child": ("pneumonia", "Pneumonia", "SCT", "233604007", "Pneumonia"),
@@ -91,13 +91,20 @@ def learn(work: Path) -> None:
 
 
 def take(work: Path, shipped: Path) -> None:
-    """Take the network of a bundle, to the last integer, instead of tuning one.
+    """Take the network of a bundle, to the last integer, instead of tuning one; one of version 0.2.1 or before is refined.
 
     What its own outputs looked at is in no bundle: the films that tuned it say it anew.
     """
     every, pictures = films.load(work)
     taken: dict[str, Any] = export.read_onnx(shipped / "model.onnx")
-    np.savez(work / "network.npz", learnt=np.zeros((len(tune.OUTPUTS), network.FEATURES)), **taken)
+    nothing = torch.zeros(len(tune.OUTPUTS), network.FEATURES)
+    np.savez(work / "network.npz", learnt=nothing, **taken)
+    net = network.load(work / "network.npz")
+    if not net.refined:
+        draw = np.random.default_rng(SEED)
+        some = np.sort(draw.choice(np.concatenate(known(every)), RANGE_FILMS, False))
+        net = network.refine(net, torch.from_numpy(pictures[some])[:, None] / network.LEVELS)
+        network.save(net, nothing, work / "network.npz")
     parts = tune.parts(every)
     with np.load(work / "lesions.npz") as made:
         well, ill = made["rows"], made["ill"]
@@ -118,7 +125,7 @@ def take(work: Path, shipped: Path) -> None:
         "mined": looks(adults, [every[row].mined for row in adults]),
         "shadow": looks(adults, [every[row].shadow for row in adults]),
     }
-    np.savez(work / "network.npz", learnt=np.stack([learnt[output] for output in tune.OUTPUTS]), **taken)
+    network.save(net, torch.from_numpy(np.stack([learnt[output] for output in tune.OUTPUTS])), work / "network.npz")
 
 
 def eight(work: Path) -> Path:

@@ -2,7 +2,8 @@
 
 Every rounding of the box is in `forward(…, eight=True)`, so the network learns with them (Jacob 2018) and a file for any runtime
 is written from the same numbers. Two choices make the runtimes agree: weights have seven bits, so that no processor's sums of
-two products exceed 16 bits; and all that is added within a stage has one scale, so that additions are exact.
+two products exceed 16 bits; and all that is added within a stage has one scale, so that additions are exact. A third makes eight
+bits agree with float: the stem's output, whose rounding is heard through all that follows, is rounded more finely (`refine`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ STAGES = (
 )  # fmt: skip
 """Of each: kernel, stride, how often wider inside, channels, blocks (Tan 2019; Liu 2020 for Lite: no attention, ReLU6)."""
 STEM, FEATURES = 32, 1280
+COPIES = 2
+"""How often the stem's output is there once it is refined."""
 WEIGHT_LEVELS, LEVELS = 63, 255
 GRAY = 127
 """Of 255: what the ImageNet weights take for nothing, and so what lies around a picture."""
@@ -93,10 +96,10 @@ class Block(nn.Module):  # type: ignore[misc]
 class Network(nn.Module):  # type: ignore[misc]
     """Pictures (n, 1, 224, 224) in [0, 1] → features (n, 1280, 7, 7)."""
 
-    def __init__(self) -> None:
+    def __init__(self, copies: int = 1) -> None:
         super().__init__()
-        self.stem = Unit(1, STEM, 3, 2)
-        blocks, inputs = [], STEM
+        self.stem = Unit(1, STEM * copies, 3, 2)
+        blocks, inputs = [], STEM * copies
         for kernel, stride, wider, outputs, number in STAGES:
             for place in range(number):
                 blocks.append(Block(inputs, outputs, kernel, stride if place == 0 else 1, wider))
@@ -112,6 +115,11 @@ class Network(nn.Module):  # type: ignore[misc]
             x = block(x, eight)
         features: Tensor = self.last(x, eight)
         return features
+
+    @property
+    def refined(self) -> bool:
+        """Whether the stem's output is rounded more finely."""
+        return bool(self.stem.convolution.out_channels > STEM)
 
     def units(self) -> list[Unit]:
         """In the order of computation."""
@@ -150,6 +158,33 @@ class Network(nn.Module):  # type: ignore[misc]
             widest = torch.stack([seen[id(module)] for block in stage for module in (block, block.units[-1])]).max()
             for block in stage:
                 block.units[-1].high.copy_(widest)
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def refine(plain: Network, films: Tensor) -> Network:
+    """The same network with the stem's output rounded more finely, in eight bits and without other whole numbers for weights.
+
+    Each of its channels grows until it fills the range on these films, and what follows in depth shrinks by as much (Nagel 2019).
+    And it is there `COPIES` times, each a part of a step apart, of which what comes next takes the mean (dither, Roberts 1962).
+    """
+    net = Network(COPIES)
+    for unit, like in zip(net.units(), plain.units(), strict=True):
+        unit.normalization = nn.Identity()
+        unit.high.copy_(like.high)
+        unit.convolution.weight.data = like.convolution.weight.clone()
+        unit.convolution.bias = nn.Parameter(like.convolution.bias.clone())
+    stem, depth, narrow = (unit.convolution for unit in net.units()[:3])
+    widest = torch.stack([plain.stem(some - GRAY / LEVELS).amax((0, 2, 3)) for some in films.split(10)]).amax(0)
+    room = depth.weight.abs().amax((1, 2, 3)) / FAINT
+    grows = torch.minimum(net.stem.high / widest.clamp(min=FAINT), room).clamp(min=1)
+    grows[stem.weight.abs().amax((1, 2, 3)) < FAINT] = 1
+    apart = (torch.arange(COPIES) - (COPIES - 1) / 2).repeat_interleave(STEM) * net.stem.high / LEVELS / COPIES
+    for convolution, by in ((stem, grows), (depth, 1 / grows)):
+        convolution.weight.data = (convolution.weight * by[:, None, None, None]).repeat(COPIES, 1, 1, 1)
+    stem.bias.data = (stem.bias * grows).repeat(COPIES) + apart
+    depth.bias.data = depth.bias.repeat(COPIES) - apart * depth.weight.sum((1, 2, 3))
+    narrow.weight.data = narrow.weight.repeat(1, COPIES, 1, 1) / COPIES
+    return net.eval()
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -208,8 +243,8 @@ def save(network: Network, learnt: Tensor, path: Path) -> None:
 
 def load(path: Path) -> Network:
     """A network that `save` wrote."""
-    network = Network()
     with np.load(path) as arrays:
+        network = Network(len(arrays["0.weight"]) // STEM)
         for number, unit in enumerate(network.units()):
             unit.normalization = nn.Identity()
             unit.convolution.weight.data = torch.from_numpy(arrays[f"{number}.weight"].astype(np.float32))

@@ -311,5 +311,5 @@ def tune(net: network.Network, batches: Batches, path: Path) -> None:
                     state = {"learner": learner, "optimizer": optimizer, "schedule": schedule}
                     torch.save({name: one.state_dict() for name, one in state.items()} | {"step": step + 1}, partial)
                     click.echo(f" {step + 1}: loss {error.item():.3f}", err=True)
-    network.save(net, learner.head.weight, path)
+    network.save(network.refine(net.cpu(), batches.draw(0)[0].cpu()), learner.head.weight, path)
     partial.unlink(missing_ok=True)

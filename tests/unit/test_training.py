@@ -35,6 +35,42 @@ def test_the_shipped_files_are_written_again_from_the_network_in_them(tmp_path: 
         assert (tmp_path / name).read_bytes() == (SHIPPED / name).read_bytes(), name
 
 
+def test_a_refined_stem_gives_the_same_in_float_and_less_error_in_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from torch.nn.functional import conv2d
+
+    from models.training import network
+
+    net = network.Network()
+    net.load_state_dict({name: _filled(name, value) for name, value in net.state_dict().items()})
+    films = torch.from_numpy(
+        np.stack([prepare(phantom.chest(seed, (256, 256), opacity=seed % 2 == 1), 224)[0] for seed in range(4)])
+    )
+    with torch.no_grad():
+        net.eval().fold(films)
+        refined = network.refine(net, films)
+        monkeypatch.setattr(network, "COPIES", 1)
+        grown = network.refine(net, films)
+        x = films - network.GRAY / network.LEVELS
+
+        def told(of: network.Network, eight: bool) -> torch.Tensor:
+            """What comes of the stem, with no rounding but that of its output."""
+            depth, narrow = (unit.convolution for unit in of.blocks[0].units)
+            stem = network.within(of.stem(x), of.stem.high, of.stem.bends, eight)
+            inside = conv2d(
+                stem, depth.weight, depth.bias, groups=depth.groups
+            )  # what lies around a film is rounded in neither
+            return conv2d(inside, narrow.weight, narrow.bias)
+
+        exact = told(net, False)
+        assert net.refined is False and refined.refined is True
+        assert (told(refined, False) - exact).abs().mean() < 0.001 * exact.abs().mean()
+        rough, less, least = ((told(of, True) - told(of, False)).std() for of in (net, grown, refined))
+    assert less < 0.9 * rough and least < 0.6 * less, (
+        "channels fill their range; of two half a step apart the mean is taken"
+    )
+
+
 @pytest.mark.timeout(1200)  # twice three steps; a minute on two free cores
 def test_two_runs_of_tuning_with_one_seed_are_equal_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
