@@ -184,7 +184,8 @@ def refine(plain: Network, films: Tensor) -> Network:
     stem.bias.data = (stem.bias * grows).repeat(COPIES) + apart
     depth.bias.data = depth.bias.repeat(COPIES) - apart * depth.weight.sum((1, 2, 3))
     narrow.weight.data = narrow.weight.repeat(1, COPIES, 1, 1) / COPIES
-    return net.eval()
+    net.eval()
+    return net
 
 
 def rounded(x: Tensor) -> Tensor:
