@@ -15,6 +15,7 @@ import pytest
 from pydicom import dcmread
 
 from edge import config as settings
+from edge.box import wait_for_port
 from edge.config import Worker
 from edge.samples import film, jpeg2000, real_films
 from edge.sending import send
@@ -186,6 +187,7 @@ def test_with_a_tampered_model_films_are_still_accepted_and_the_screen_says_why(
 
     with box:
         send("127.0.0.1", box.port, "OUTPOST", path)
+        wait_for_port(box.config.web.port)
         until(lambda: "The AI is stopped" in box.page(), "the page says that the AI is stopped")
     assert len(box.films()) == 1
 
