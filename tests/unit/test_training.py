@@ -57,9 +57,7 @@ def test_a_refined_stem_gives_the_same_in_float_and_less_error_in_eight_bits(mon
             """What comes of the stem, with no rounding but that of its output."""
             depth, narrow = (unit.convolution for unit in of.blocks[0].units)
             stem = network.within(of.stem(x), of.stem.high, of.stem.bends, eight)
-            inside = conv2d(
-                stem, depth.weight, depth.bias, groups=depth.groups
-            )  # what lies around a film is rounded in neither
+            inside = conv2d(stem, depth.weight, depth.bias, groups=depth.groups)
             return conv2d(inside, narrow.weight, narrow.bias)
 
         exact = told(net, False)
