@@ -17,7 +17,8 @@ from tests.clinic import Filled, Pages, fill, fill_little, ready, serving
 from tests.people import cookies
 from web import languages
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = Path("/usr/bin/chromium-headless-shell")
+"""Debian's, without what nobody sees of a browser: a third quicker from page to page."""
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -39,7 +40,10 @@ TABLETS = {
 }
 """CSS pixels of usual tablets."""
 
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "preload": {"assets": ["media"]},  # none of these rules reads style sheets
+}
 FINGER = 48
 SMALL = """least => [...document.querySelectorAll('a, button, input, select, summary, label')]
   .filter(e => {
@@ -187,7 +191,7 @@ def launch(kind: Any, trusted: str = "", **options: Any) -> Any:
     does not trust.
     """
     trust = [f"--ignore-certificate-errors-spki-list={trusted}"] if trusted else []
-    chromium = kind.launch(executable_path=str(CHROMIUM), args=[*ARGUMENTS, *trust], **options)
+    chromium = kind.launch(**{"executable_path": str(CHROMIUM), **options}, args=[*ARGUMENTS, *trust])
     chromium.on("context", lambda context: context.set_default_timeout(PATIENCE * 1000))
     return chromium
 

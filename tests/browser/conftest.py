@@ -25,7 +25,7 @@ def browser() -> Iterator[Any]:
     except ImportError:
         _missing("playwright: pip install playwright axe-playwright-python")
     if not CHROMIUM.exists():
-        _missing("Chromium: apt-get install chromium")
+        _missing("Chromium: apt-get install chromium-headless-shell")
     with sync_playwright() as playwright:
         chromium = launch(playwright.chromium)
         yield chromium

@@ -43,7 +43,7 @@ def trusting(home: Path, authority: Path) -> dict[str, str]:
 @contextmanager
 def tablet(browser: Any, **options: Any) -> Iterator[Any]:
     """A browser of its own, with its own certificates."""
-    chromium = launch(browser.browser_type, **options)
+    chromium = launch(browser.browser_type, executable_path=str(peer("chromium", "chromium")), **options)
     yield chromium.new_page()
     chromium.close()
 
