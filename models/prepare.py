@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +16,31 @@ def prepare(gray: Gray, size: int) -> Gray:
 
     The stretch runs from the 1st to the 99th percentile, so that the window the X-ray unit chose hardly matters.
     """
-    rows, columns = gray.shape
-    square = _area(rows, size) @ gray @ _area(columns, size).T
+    square = _fewer(_fewer(gray, size).T, size).T
     low, high = np.percentile(square, (1, 99))
     stretched = np.clip((square - low) / max(float(high - low), 1e-6), 0, 1)
     return np.asarray(stretched, np.float32)[np.newaxis, np.newaxis]
 
 
+def _fewer(lines: npt.NDArray[Any], size: int) -> npt.NDArray[np.float64]:
+    """Lines (length, n) brought to `size` of them.
+
+    In double precision: in single, the order of a sum, of which every processor has its own, takes a gray over the edge of a step
+    of eight bits now and then, and a probability by 0.005.
+    """
+    return np.stack([weights @ lines[begin : begin + len(weights)] for begin, weights in _triangles(len(lines), size)])
+
+
 @lru_cache(maxsize=16)
-def _area(length: int, size: int) -> Gray:
-    """Weights (size, length) that bring `length` samples to `size`; rows sum to one.
+def _triangles(length: int, size: int) -> tuple[tuple[int, npt.NDArray[np.float64]], ...]:
+    """Of each new sample: the first of the old ones that it is made of, and their weights, whose sum is one.
 
     A triangle four times as wide as a new sample: the finest detail is where encodings and detectors differ.
     """
     step = length / size
-    centers = (np.arange(size) + 0.5) * step
-    distance = np.abs(np.arange(length) + 0.5 - centers[:, None]) / (2 * max(step, 1))
-    weights = np.maximum(1 - distance, 0)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+    found = []
+    for center in (np.arange(size) + 0.5) * step:
+        weights = np.maximum(1 - np.abs(np.arange(length) + 0.5 - center) / (2 * max(step, 1)), 0)
+        (within,) = np.nonzero(weights)
+        found.append((int(within[0]), weights[within] / weights.sum()))
+    return tuple(found)

@@ -121,6 +121,14 @@ def test_the_window_hardly_matters(contrast: float, brightness: float, seed: int
     assert np.abs(prepare(film, 224) - prepare(film * np.float32(contrast) + np.float32(brightness), 224)).max() < 1e-3
 
 
+def test_the_order_in_which_a_processor_sums_up_changes_no_gray() -> None:
+    """A film turned by half is summed up from its other end."""
+    for seed in range(6):
+        film = phantom.chest(seed, (700, 600))
+        here, there = (np.rint(prepare(one, 224)[0, 0] * 255) for one in (film, np.ascontiguousarray(film[::-1, ::-1])))
+        assert np.array_equal(here, there[::-1, ::-1]), seed
+
+
 @pytest.mark.parametrize("size", [(224, 224), (448, 448), (489, 461), (2048, 1500)])
 def test_resizing_keeps_the_mean(size: tuple[int, int]) -> None:
     ramp = np.broadcast_to(np.linspace(0, 1, size[1], dtype=np.float32), size)
