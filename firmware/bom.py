@@ -21,6 +21,8 @@ from urllib.parse import quote
 
 STATUS = "var/lib/dpkg/status"
 COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
+DOCUMENTS = re.compile(r"usr/share/doc/([^/]+)")
+"""Of a package; those of another may be named instead (Debian Policy 12.5)."""
 LISTED = re.compile(r"var/lib/dpkg/info/(firmware-[^/]+)\.list")
 BLOBS = "lib/firmware/"
 """Below /usr or not; the packages of blobs share one copyright file, which speaks of many more than are there."""
@@ -44,13 +46,15 @@ class Part:
 
 def debian(tar: Path, suite: str) -> list[Part]:
     """The packages of a Debian, as its own database says. The copyright of one may stand with another of the same source."""
-    status, files, lists, there = "", dict[str, str](), dict[str, str](), set[str]()
+    status, files, lists, links, there = "", dict[str, str](), dict[str, str](), dict[str, str](), set[str]()
     with tarfile.open(tar) as opened:
         for member in opened:
             name = member.name.removeprefix("./")
             found, listed = COPYRIGHT.fullmatch(name), LISTED.fullmatch(name)
             if not member.isdir() and name.removeprefix("usr/").startswith(BLOBS):
                 there.add(name.removeprefix("usr/").removeprefix(BLOBS))
+            if member.issym() and (link := DOCUMENTS.fullmatch(name)):
+                links[link[1]] = Path(member.linkname).name
             if member.isreg() and (name == STATUS or found or listed):
                 file = opened.extractfile(member)
                 assert file is not None
@@ -61,6 +65,12 @@ def debian(tar: Path, suite: str) -> list[Part]:
                     lists[listed[1]] = text
                 else:
                     status = text
+    for name in links:
+        meant = name
+        for _ in links:
+            meant = links.get(meant, meant)
+        if meant in files:
+            files[name] = files[meant]
     blobs = {name: there & {line.partition(BLOBS)[2] for line in text.splitlines()} for name, text in lists.items()}
     return sorted(_debian(status, files, blobs, suite))
 

@@ -46,6 +46,12 @@ Architecture: all
 Source: firmware-nonfree
 Version: 20230210-5
 
+Package: linux-image-arm64
+Status: install ok installed
+Architecture: arm64
+Source: linux-signed-arm64 (7.3.4+1~bpo13+1)
+Version: 7.3.4-1~bpo13+1
+
 Package: gone
 Status: deinstall ok config-files
 Architecture: amd64
@@ -104,6 +110,10 @@ def debian(tmp_path: Path) -> Path:
             member = tarfile.TarInfo(f"./{name}")
             member.size, member.mtime = len(data), image.EPOCH - 9
             tar.addfile(member, io.BytesIO(data))
+        for name, meant in (("linux-image-arm64", "linux-base-arm64"), ("linux-base-arm64", "busybox")):
+            member = tarfile.TarInfo(f"./usr/share/doc/{name}")
+            member.type, member.linkname = tarfile.SYMTYPE, meant
+            tar.addfile(member)
     return path
 
 
@@ -208,6 +218,7 @@ def test_every_package_is_in_the_bill_with_its_licence(debian: Path) -> None:
         ),  # what is there
         ("libc-bin", "2.36-9+deb12u13", ("LGPL-2.1+", "public-domain")),
         ("libc6", "2.36-9+deb12u13", ("LGPL-2.1+", "public-domain")),
+        ("linux-image-arm64", "7.3.4-1~bpo13+1", ("GPL-2",)),
     ]
     assert parts[0].purl == "pkg:deb/debian/busybox@1%3A1.35.0-4%2Bb7?arch=amd64&distro=bookworm"
     here = bom.python([Path(pytest.__file__).parents[1]])
