@@ -99,8 +99,10 @@ def bench(as_json: bool, rounds: int, sync: bool, hub: bool, studies: int, postg
 
         bench_sync.bench(as_json)
         return
-    if find_spec("torch") is None or find_spec("tests.bench.baseline") is None:
-        raise Misconfigured("the baseline needs a checkout of the project and PyTorch: pip install -e '.[train]'")
+    if not all(map(find_spec, ("torch", "skimage", "tests.bench.baseline"))):
+        raise Misconfigured(
+            "the baseline needs a checkout of the project, PyTorch and scikit-image: pip install -e '.[train,bench]'"
+        )
     with tempfile.TemporaryDirectory(prefix="outpost-bench-") as name:
         folder = Path(name)
         films = make_films(folder)
