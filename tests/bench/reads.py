@@ -18,7 +18,7 @@ from typing import Any
 from edge.records import Outcome
 from tests import reading
 from tests.reading import Hub
-from tests.screens import launch
+from tests.screens import CHROMIUM, launch
 from web.hub.config import Config, Policy
 
 SLOW, NEAR = (600, 512_000 // 8), (0, -1)
@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as state, sync_playwright() as playwright:
         hub = reading.made(Config(state=state, policy=Policy(second_share=0)))
         with reading.serving(hub):
-            browser = launch(playwright.chromium, reading.trusted(hub.config))
+            browser = launch(playwright.chromium, reading.trusted(hub.config), executable_path=str(CHROMIUM))
             found = reads(browser, hub, count, NEAR if "near" in sys.argv else SLOW)
             browser.close()
     for what in ("seen", "sharp", "whole"):

@@ -30,7 +30,7 @@ from edge.state.objects import Objects
 from edge.state.store import now, open_store, transaction
 from tests.box import until
 from tests.clinic import DEVICE, Pages, heat, serving
-from tests.screens import launch
+from tests.screens import CHROMIUM, launch
 from web import ranking
 
 FILMS = 5000
@@ -140,7 +140,7 @@ def measure(count: int) -> dict[str, Any]:
             again = [answered(pages, "/worklist", cookie, **{"If-None-Match": etag or ""}) for _ in range(ROUNDS)]
             said["unchanged, ms"] = statistics.median(one[0] for one in again)
             said["search, ms"] = statistics.median(answered(pages, "/?q=cl-04321", cookie)[0] for _ in range(ROUNDS))
-            browser = launch(playwright.chromium)
+            browser = launch(playwright.chromium, executable_path=str(CHROMIUM))
             context = browser.new_context(
                 viewport={"width": 1280, "height": 800}, ignore_https_errors=True, service_workers="block"
             )

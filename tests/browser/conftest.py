@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.screens import CHROMIUM, launch
+from tests.screens import SHELL, launch
 
 
 def _missing(what: str) -> None:
@@ -24,7 +24,7 @@ def browser() -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ImportError:
         _missing("playwright: pip install playwright axe-playwright-python")
-    if not CHROMIUM.exists():
+    if not SHELL.exists():
         _missing("Chromium: apt-get install chromium-headless-shell")
     with sync_playwright() as playwright:
         chromium = launch(playwright.chromium)

@@ -236,6 +236,22 @@ def test_every_package_is_in_the_bill_with_its_licence(debian: Path) -> None:
     assert "libc6 2.36-9+deb12u13: LGPL-2.1+; public-domain\n" in bom.licences(parts)
 
 
+def test_a_start_that_changed_at_its_beginning_has_most_of_its_bytes_still() -> None:
+    """As `customize` packs it: an update fetches what is new of it."""
+    ((command,),) = [re.findall(r"\| (zstd .*?) > /boot/initrd", (image.HERE / "debian/customize").read_text())]
+    draw = random.Random(7)
+    words = [draw.randbytes(draw.randint(3, 12)) for _ in range(4000)]
+    old = b"".join(draw.choices(words, k=700_000))
+    packed = [
+        subprocess.run(
+            [peer("zstd", "zstd"), *command.split()[1:]], input=start, capture_output=True, check=True
+        ).stdout
+        for start in (old, draw.randbytes(4321) + old)
+    ]
+    had, new = ({one.digest: one.length for one in chunks.cut(io.BytesIO(start))} for start in packed)
+    assert sum(length for digest, length in new.items() if digest not in had) < len(packed[1]) / 4
+
+
 BASE = """/dts-v1/;
 / {
     soc {
