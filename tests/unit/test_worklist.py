@@ -126,10 +126,25 @@ def test_a_film_that_is_open_is_not_to_be_opened_and_stays_when_its_alert_ends(b
     for shown in (page, box.client.get(part[1]).text):
         own, its = (re.search(rf'action="/films/{one}/alert".*?</form>', shown, re.DOTALL) for one in (film, other))
         assert own is not None and its is not None
-        assert "Open the film" not in own[0] and "I know of it" in own[0] and "Open the film" in its[0]
-        assert re.findall(r'name="(\w+)" value="(\w+)"', own[0]) == [("film", "open")]
+        assert "Open the film" not in own[0] and "I know of it" in own[0] and f"film {other}" in its[0]
+        for form in (own, its):
+            assert re.findall(r'name="(\w+)" value="(\w+)"', form[0]) == [("film", "open")]
     answer = box.client.post(f"/films/{film}/alert", data={"film": "open"}, headers=OWN)
     assert answer.headers["Location"] == f"/films/{film}"
+
+
+def test_above_an_open_film_all_others_call_by_one_alert(box: Box) -> None:
+    film, *others = (box.film(Outcome.IMMEDIATE) for _ in range(5))
+    accept(box)
+    shown = box.client.get("/alerts").text
+    assert shown.count('role="alert"') == 3 and "2 other immediate films call" in shown
+    page = box.client.get(f"/alerts?film={film}").text
+    assert page.count('role="alert"') == 2 and "4 other immediate films call" in page
+    assert len(re.findall("data-alert=", page)) == 3, "each that is shown calls by sound until it is known of"
+    box.client.post(f"/films/{film}/alert", headers=OWN)
+    page = box.client.get(f"/alerts?film={film}").text
+    assert page.count('role="alert"') == 1 and "4 other immediate films call" in page
+    assert [other in map(int, re.findall(r"/films/(\d+)/alert", page)) for other in others] == [True, True, True, False]
 
 
 def test_a_decision_ends_the_alert(box: Box) -> None:
