@@ -99,7 +99,7 @@ def bench(as_json: bool, rounds: int, sync: bool, hub: bool, studies: int, postg
 
         bench_sync.bench(as_json)
         return
-    if not all(map(find_spec, ("torch", "skimage", "tests.bench.baseline"))):
+    if not present("tests.bench.baseline", "torch", "skimage"):
         raise Misconfigured(
             "the baseline needs a checkout of the project, PyTorch and scikit-image: pip install -e '.[train,bench]'"
         )
@@ -368,6 +368,14 @@ def proportional(pid: int) -> int:
         rollup = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="ascii")
         total += int(rollup.split("Pss:")[1].split()[0])
     return total // 1024
+
+
+def present(*names: str) -> bool:
+    """Whether all of these can be imported; nothing of a package that is not there can."""
+    try:
+        return None not in map(find_spec, names)
+    except ModuleNotFoundError:
+        return False
 
 
 def machine() -> dict[str, Any]:

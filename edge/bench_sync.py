@@ -19,12 +19,12 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
+from edge.bench import present
 from edge.cards import Lane
 from edge.errors import Misconfigured, Transient
 from edge.netem import FAR, HOSTILE, NEAR, TWO_G, Link, Profile
@@ -91,10 +91,10 @@ class Run:
 
 def bench(as_json: bool) -> None:
     """Measure every way on every profile, and say it. Raises `Misconfigured` where something is missing."""
-    if find_spec("tests.bench.uploads") is None:
+    if not present("tests.bench.uploads"):
         raise Misconfigured("the bench of sync needs a checkout of the project")
     ways = [OURS] * LINKS + ([STOW] if Path("/usr/sbin/Orthanc").exists() else [])
-    ways += [TUS] if find_spec("tuspyserver") and find_spec("tusclient") else []
+    ways += [TUS] if present("tuspyserver", "tusclient") else []
     figures = {name: measured(name, *profile, ways) for name, profile in PROFILES.items()}
     click.echo(json.dumps(figures, indent=1) if as_json else told(figures))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from edge import bench_sync
+from edge import bench, bench_sync
 from edge.bench_sync import OURS, Run
 from edge.cards import Lane
+from edge.errors import Misconfigured
 from edge.netem import Count, Link, Profile
 
 BEGIN = 1000.0
@@ -55,3 +58,12 @@ def test_a_day_leaves_time_for_what_was_urgent_last(number: int) -> None:
         assert len(urgent) >= 4
         assert max(urgent) < bench_sync.SECONDS - bench_sync.LAST_SECONDS
         assert sum(one["lane"] == Lane.BULK for one in plan) == bench_sync.BACKLOG
+
+
+@pytest.mark.parametrize("options", [(), ("--sync",)])
+def test_without_a_checkout_the_bench_says_that_it_needs_one(
+    options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tests.bench", None)
+    said = CliRunner().invoke(bench.bench, options).exception
+    assert isinstance(said, Misconfigured) and "needs a checkout of the project" in str(said)

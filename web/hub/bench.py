@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge import cards
+from edge.bench import present
 from edge.records import Outcome, Urgency
 from edge.stages import parcel
 from edge.stages.parcel import Keys, Opened
@@ -137,7 +137,7 @@ def machine() -> str:
 @contextmanager
 def _debian() -> Iterator[str]:
     """A temporary PostgreSQL of Debian's, as the tests start it; empty where there is none."""
-    if find_spec("tests.postgresql") is None or find_spec("pytest") is None:
+    if not present("tests.postgresql", "pytest"):
         yield ""
         return
     started = importlib.import_module("tests.postgresql")
