@@ -23,7 +23,7 @@ from models.model import Model, golden_films, golden_outputs
 from models.training import bands, card, evaluate, evidence, export, films, gate, heads, network, sign, tune
 
 SEED = 20261123
-VERSION = "0.2.2"
+VERSION = "0.3.0"
 VARIANTS = {"child": 1, "adult": 8}
 """How often each training film is seen changed; adults are few."""
 NUISANCE_FILMS, FAULTY_FILMS, RANGE_FILMS = 400, 400, 400
@@ -308,7 +308,7 @@ STEPS = ("films", "made", "network", "heads", "gate", "bundle", "sign")
     "--from",
     "shipped",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A bundle of this line whose network is taken as it is, instead of hours of tuning.",
+    help="A bundle of this line whose network is taken as it is, instead of an hour of tuning.",
 )
 def main(step: str, data: Path, work: Path, out: Path, shipped: Path | None) -> None:
     """Make the shipped bundle from its sources; a step reads what the one before it wrote to --work."""

@@ -39,17 +39,17 @@ class Unit(nn.Module):  # type: ignore[misc]
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, bends: bool = True):
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        self.normalization: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+        self.normalization: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3)
         self.bends = bends
         self.pads = ((kernel - stride) // 2, (kernel - stride + 1) // 2)
         """Before and after, as TensorFlow's `SAME` has them."""
         self.register_buffer("high", torch.tensor(6.0))
 
     def forward(self, x: Tensor, eight: bool = False) -> Tensor:
-        """What it gives out, rounded where it is in eight bits."""
+        """What it gives out, rounded where it is in eight bits; once folded, its weights are those of the box in float too."""
         before, after = self.pads
         weight = self.convolution.weight
-        weight = seven_bits(weight) if eight else weight
+        weight = seven_bits(weight) if self.folded else weight
         if before != after:
             x, after = functional.pad(x, (before, after, before, after)), 0
         x = functional.conv2d(
@@ -201,12 +201,13 @@ def seven_bits(weight: Tensor) -> Tensor:
 
 def within(x: Tensor, high: Tensor, bends: bool, eight: bool) -> Tensor:
     """From 0 (where the unit bends) or from -high up to high; in eight bits in 255 steps, 0 being one of them."""
-    low = torch.zeros_like(high) if bends else -high
-    x = torch.minimum(torch.maximum(x, low), high)
+    x = functional.hardtanh(x, 0.0 if bends else -float(high), float(high))
     if not eight:
         return x
-    scale = high / LEVELS if bends else high / (LEVELS // 2)
-    return rounded(x / scale) * scale
+    step = float(high) / (LEVELS if bends else LEVELS // 2)
+    with torch.no_grad():
+        gap = (x / step).round_().mul_(step).sub_(x)
+    return x + gap
 
 
 def imagenet() -> Network:

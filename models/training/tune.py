@@ -25,13 +25,15 @@ from models.training.films import SIZE, Film
 OUTPUTS = ("lesion", "pneumonia", "mined", "shadow")
 SMOOTHING = {"lesion": 0.0, "pneumonia": 0.02, "mined": 0.15, "shadow": 0.15}
 """How far a label is believed: those mined from reports are wrong in a large part."""
-PLACES, FAULTS, AGREEMENT = 1.0, 0.5, 1.0
+PLACES, FAULTS, AGREEMENT = 1.0, 0.5, 100.0
 """Weights of saying where a lesion is, of telling faults, and of eight bits giving what float gives."""
 RENDERED = 2
 """Lesions of each normal film."""
 DRAWN = 400
 """Pictures that are no chest."""
-RATE, EIGHT_RATE, DECAY, DROPPED = 6e-4, 6e-5, 0.05, 0.3
+SMALL = 160
+"""Pixels that a picture has at first: half the time, and a little more at full size makes up for it (Touvron 2019)."""
+RATE, EIGHT_RATE, DECAY, DROPPED = 5e-4, 1e-4, 0.05, 0.3
 SAVED = 100
 
 
@@ -40,13 +42,15 @@ class Recipe:
     """How long, from where, and with what."""
 
     seed: int
-    steps: int = 800
-    eight_steps: int = 250
-    pairs: int = 24
+    small_steps: int = 600
+    steps: int = 680
+    """In float, the small ones among them."""
+    eight_steps: int = 80
+    pairs: int = 12
     """Of each batch: films without and with a lesion."""
-    children: int = 48
-    mined: int = 24
-    faulty: int = 30
+    children: int = 12
+    mined: int = 16
+    faulty: int = 12
 
 
 def tunes(film: Film) -> bool:
@@ -134,7 +138,10 @@ class Batches:
         self._any = np.array([place[i] for key in ("children", "adults") for i in chosen[key]])
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures (n, 1, size, size), labels (n, outputs), NaN where nobody knows, lesions' shades or NaN, faults (n,)."""
+        """Pictures (n, 1, size, size), labels (n, outputs), NaN where nobody knows, lesions' shades or NaN, faults (n,).
+
+        Pictures are `SMALL` at first.
+        """
         recipe = self.recipe
         draw = np.random.default_rng([recipe.seed, step])
         torch.manual_seed(int(draw.integers(2**31)))
@@ -161,6 +168,8 @@ class Batches:
         if recipe.faulty:
             drawn = self._drawn[torch.from_numpy(draw.integers(0, len(self._drawn), recipe.faulty))]
             x[-recipe.faulty :], fault[-recipe.faulty :] = spoil(x[-recipe.faulty :], drawn)
+        if step < recipe.small_steps:
+            x = functional.interpolate(x, SMALL, mode="bilinear", antialias=True)
         return x, torch.from_numpy(np.concatenate(labels)).float().to(self.device), shade, fault
 
 
@@ -260,17 +269,21 @@ def loss(found: tuple[Tensor, ...], labels: Tensor, shade: Tensor, fault: Tensor
         each = functional.binary_cross_entropy_with_logits(logits[:, number], target, reduction="none")
         total = total + (each * known).sum() / known.sum().clamp(min=1)
     known = labels[:, 0].isfinite()
-    share = (functional.adaptive_avg_pool2d(shade.nan_to_num(0), 7)[:, 0] * 3).clamp(0, 1)
+    share = (functional.adaptive_avg_pool2d(shade.nan_to_num(0), places.shape[1:])[:, 0] * 3).clamp(0, 1)
     each = functional.binary_cross_entropy_with_logits(places, share, reduction="none").mean((1, 2))
     return total + PLACES * (each * known).sum() / known.sum().clamp(min=1)
 
 
 def disagreement(learner: Learner, x: Tensor, eight: Tensor) -> Tensor:
-    """How far embeddings in eight bits, and the logits of them, are from those in float, which are taken as given."""
-    with torch.no_grad():
-        full = learner.network(x).mean((2, 3))
+    """How far embeddings in eight bits, and the logits of them, are from those in float.
+
+    Both are learnt from: where one is taken as given, the other is led to it, and it moves on by as much.
+    """
+    full = learner.network(x).mean((2, 3))
     gap = eight - full
-    return gap.square().sum() / full.square().sum() + functional.linear(gap, learner.head.weight).square().mean()
+    return (
+        gap.square().sum() / full.detach().square().sum() + functional.linear(gap, learner.head.weight).square().mean()
+    )
 
 
 def tune(net: network.Network, batches: Batches, path: Path) -> None:
@@ -311,5 +324,5 @@ def tune(net: network.Network, batches: Batches, path: Path) -> None:
                     state = {"learner": learner, "optimizer": optimizer, "schedule": schedule}
                     torch.save({name: one.state_dict() for name, one in state.items()} | {"step": step + 1}, partial)
                     click.echo(f" {step + 1}: loss {error.item():.3f}", err=True)
-    network.save(network.refine(net.cpu(), batches.draw(0)[0].cpu()), learner.head.weight, path)
+    network.save(network.refine(net.cpu(), batches.draw(recipe.steps)[0].cpu()), learner.head.weight, path)
     partial.unlink(missing_ok=True)

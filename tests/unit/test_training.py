@@ -69,6 +69,24 @@ def test_a_refined_stem_gives_the_same_in_float_and_less_error_in_eight_bits(mon
     )
 
 
+@pytest.mark.parametrize("bends", [True, False])
+def test_an_output_ends_at_its_range_and_is_rounded_within_it_and_its_gradient_does_not_mind(bends: bool) -> None:
+    import torch
+
+    from models.training.network import within
+
+    values = np.random.default_rng(5).normal(0, 3, 1000)
+    low, step = (0.0, 4.0 / 255) if bends else (-4.0, 4.0 / 127)
+    inside = (values > low) & (values < 4)
+    for eight in (False, True):
+        x = torch.tensor(values, requires_grad=True)
+        found = within(x, torch.tensor(4.0), bends, eight)
+        ended = np.clip(values, low, 4)
+        np.testing.assert_allclose(found.detach(), np.rint(ended / step) * step if eight else ended, atol=1e-12)
+        (gradient,) = torch.autograd.grad(found.sum(), x)
+        assert (gradient.numpy() == inside).all()
+
+
 @pytest.mark.timeout(1200)  # twice three steps; a minute on two free cores
 def test_two_runs_of_tuning_with_one_seed_are_equal_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
@@ -86,7 +104,7 @@ def test_two_runs_of_tuning_with_one_seed_are_equal_to_the_bit(tmp_path: Path, m
     pictures = np.rint(np.array(list(films)) * 255).astype(np.uint8)
     monkeypatch.setattr(tune, "DRAWN", 10)
     tune.render(every, pictures, tmp_path / "lesions.npz", 1)
-    recipe = tune.Recipe(7, steps=2, eight_steps=1, pairs=1, children=2, mined=4, faulty=1)
+    recipe = tune.Recipe(7, small_steps=1, steps=2, eight_steps=1, pairs=1, children=2, mined=4, faulty=1)
     made = []
     for run in range(2):
         torch.manual_seed(run)  # what was drawn before must not matter
