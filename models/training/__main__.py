@@ -182,7 +182,8 @@ def fit_gate(work: Path) -> None:
         held_out = some("val", 400, "Embedding held-out films")
         faults = features(found["pictures"], "Embedding faults        ")
         sources = [np.concatenate(parts) for parts in zip(usual, held_out, strict=True)]
-        gate.fit(np.concatenate([*usual, phantoms]), sources, faults, found["wrong"], work / "gate.npz")
+        x, y = np.concatenate([faults, phantoms]), np.append(found["wrong"], np.zeros(len(phantoms), int))
+        gate.fit(np.concatenate([*usual, phantoms]), sources, x, y, work / "gate.npz")
 
 
 def bundle(work: Path, out: Path) -> None:
