@@ -58,9 +58,9 @@ def tested() -> flask.typing.ResponseReturnValue:
     return flask.redirect(url_for("status.page"), 303)
 
 
-def calling() -> tuple[list[Film], int]:
-    """The first immediate films that nobody has acknowledged yet, and how many more there are; none for people who may not
-    see films, none in shadow mode."""
+def calling(opened: int = 0) -> tuple[list[Film], int]:
+    """The first immediate films that nobody has acknowledged yet, that which is open before all, and how many more there are;
+    none for people who may not see films, none in shadow mode."""
     store = here.store()
     accepted = acceptances.accepted(store)
     person = g.get("account") or g.get("locked")
@@ -75,6 +75,7 @@ def calling() -> tuple[list[Film], int]:
         for number, run in immediate
         if (number, run) not in known and not (number in standing and standing[number].run >= run)
     ]
+    unknown.sort(key=lambda number: number != opened)
     return [results.film(store, number) for number in unknown[:AT_ONCE]], max(0, len(unknown) - AT_ONCE)
 
 

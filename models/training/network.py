@@ -94,7 +94,7 @@ class Block(nn.Module):  # type: ignore[misc]
 
 
 class Network(nn.Module):  # type: ignore[misc]
-    """Pictures (n, 1, 224, 224) in [0, 1] → features (n, 1280, 7, 7)."""
+    """Pictures (n, 1, h, w) in [0, 1] → features (n, 1280, h / 32, w / 32); the box gives it 224 × 224."""
 
     def __init__(self, copies: int = 1) -> None:
         super().__init__()

@@ -103,7 +103,7 @@ class Learner(nn.Module):  # type: ignore[misc]
         self.fault = nn.Linear(network.FEATURES, len(gate.FAULTS))
 
     def forward(self, x: Tensor, eight: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (n, outputs), the lesion's map (n, 7, 7), votes (n, faults), embedding (n, 1280)."""
+        """Logits (n, outputs), the lesion's map (n, h, w), votes (n, faults), embedding (n, 1280)."""
         features = self.network(x, eight)
         embedding = features.mean((2, 3))
         pooled = functional.dropout(embedding, DROPPED, self.training)

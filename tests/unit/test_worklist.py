@@ -141,6 +141,8 @@ def test_above_an_open_film_all_others_call_by_one_alert(box: Box) -> None:
     page = box.client.get(f"/alerts?film={film}").text
     assert page.count('role="alert"') == 2 and "4 other immediate films call" in page
     assert len(re.findall("data-alert=", page)) == 3, "each that is shown calls by sound until it is known of"
+    last = box.client.get(f"/alerts?film={others[-1]}").text
+    assert "look at this film now" in last and "4 other immediate films call" in last, "what is open calls before all"
     box.client.post(f"/films/{film}/alert", headers=OWN)
     page = box.client.get(f"/alerts?film={film}").text
     assert page.count('role="alert"') == 1 and "4 other immediate films call" in page
