@@ -11,7 +11,7 @@ Gray = npt.NDArray[np.float32]
 def chest(seed: int, size: tuple[int, int] = (1024, 1024), opacity: bool = False) -> Gray:
     """A chest-like picture (rows, columns) in [0, 1], bones bright, the same for the same seed.
 
-    Soft tissue, two lungs, ribs, clavicles, spine, heart, diaphragm and noise; with `opacity` a consolidation in one lung.
+    Soft tissue, two lungs, ribs, clavicles, spine, heart, diaphragm and noise; with `opacity` a patchy consolidation in one lung.
     """
     draw = np.random.default_rng(seed)
     rows, columns = size
@@ -66,8 +66,8 @@ def chest(seed: int, size: tuple[int, int] = (1024, 1024), opacity: bool = False
     if opacity:
         side = 1 if draw.random() < 0.5 else -1
         cx, cy = middle + side * draw.uniform(0.19, 0.24), draw.uniform(0.55, 0.66)
-        patch = ellipse(cx, cy, draw.uniform(0.09, 0.12), draw.uniform(0.09, 0.13), 0.3)
-        film += patch * lungs * (1 - heart) * (0.32 + 0.05 * _smooth(draw.standard_normal((32, 32)), size))
+        patch = ellipse(cx, cy, draw.uniform(0.11, 0.14), draw.uniform(0.12, 0.17), 0.3)
+        film += patch * lungs * (1 - heart) * (0.44 + 0.12 * _smooth(draw.standard_normal((20, 20)), size))
     film += draw.normal(0, 0.012, size).astype(np.float32)
     return np.clip(film, 0, 1).astype(np.float32)
 

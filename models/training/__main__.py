@@ -20,7 +20,7 @@ import torch
 from models import platt
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import Model, golden_films, golden_outputs
-from models.training import bands, card, evaluate, evidence, export, films, gate, heads, network, sign, tune
+from models.training import agreement, bands, card, evaluate, evidence, export, films, gate, heads, network, sign, tune
 
 SEED = 20261123
 VERSION = "0.3.0"
@@ -238,6 +238,11 @@ def bundle(work: Path, out: Path) -> None:
         Model(load(out), runtime=runtime).self_test()
     measured = evaluate.evaluate(load(out), work, every, pictures, found, SEED)
     (out / "evaluation.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    if short := agreement.lacking(measured["agreement"]):
+        said = "\n".join(short)
+        raise click.ClickException(
+            f"{said}\nThe bundle in {out} is not finished. More steps in eight bits bring both together (`tune.Recipe`)."
+        )
     (out / "card.md").write_text(card.card(manifest, measured), encoding="utf-8")
     _write(manifest, out, (*names, "golden.npz", "evaluation.json", "card.md"))
 

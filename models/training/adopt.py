@@ -19,19 +19,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from models import platt, statistics
+from models import platt
 from models.backends.onnx import OnnxRuntime
 from models.bundle import Domain, Finding, Manifest, OperatingPoint, SelfTest, Source, load
 from models.model import OUTPUTS, Model, golden_films, golden_outputs
-from models.training import bands, evidence, gate
+from models.training import agreement, bands, evidence, gate
 from models.training.densenet import LABELS
 from models.training.films import SIZE
 from models.training.quantize import quantize
 
 Floats = npt.NDArray[np.float64]
 
-GAP, AUROC_LOSS, OUTCOMES, MAPS = 0.03, 0.005, 0.99, 0.95
-"""What eight bits may change: 99th percentile of a probability, AUROC, share of equal outcomes, correlation of the maps."""
 CALIBRATION_FILMS, FAULTY_FILMS, LEAST = 256, 200, 100
 SEED = 20261123
 
@@ -82,7 +80,7 @@ class Adopted:
     manifest: Manifest
     left_out: dict[str, str]
     """By finding, why."""
-    agreement: dict[str, float]
+    agreement: dict[str, dict[str, float]]
     quantized: bool
 
 
@@ -107,7 +105,7 @@ def adopt(
     carried: list[tuple[Finding, list[int], npt.NDArray[np.bool_]]] = []
     proven: dict[str, Any] = {}
     left_out: dict[str, str] = {}
-    agreement = {"maps": _maps(full["maps"], small["maps"])}
+    agreed: dict[str, dict[str, float]] = {}
     for named in about.findings:
         number = LABELS.index(named.output) if isinstance(named.output, str) else named.output
         if not 0 <= number < labels:
@@ -122,12 +120,13 @@ def adopt(
         proven[named.key] = judged
         finding = _finding(named, number, full["logits"][rows, number].astype(float), truth)
         carried.append((finding, rows, truth))
-        agreement |= _agreement(finding, full["logits"][rows, number], small["logits"][rows, number], truth)
+        rounded, exact = ({key: way[key][rows, number] for key in ("logits", "maps")} for way in (small, full))
+        agreed[named.key] = agreement.compared(finding, "balanced", rounded, exact, truth.astype(float))
     if not carried:
         raise ValueError(
             "no finding is carried by these films: " + "; ".join(f"{key}: {why}" for key, why in left_out.items())
         )
-    quantized = _agrees(agreement)
+    quantized = not agreement.lacking(agreed)
     out.mkdir(parents=True, exist_ok=True)
     (out / "model.onnx").write_bytes((eight if quantized else source).read_bytes())
     chosen = small if quantized else full
@@ -142,11 +141,11 @@ def adopt(
     write(manifest, out, ("model.onnx", "gate.npz"))
     golden = golden_films()
     np.savez_compressed(out / "golden.npz", films=golden, probabilities=golden_outputs(Model(load(out)), golden))
-    found = Adopted(manifest, left_out, agreement, quantized)
+    found = Adopted(manifest, left_out, agreed, quantized)
     told = {
         "evidence": proven,
         "left_out": left_out,
-        "agreement": agreement,
+        "agreement": agreed,
         "quantized": quantized,
         "films": len(films),
     }
@@ -251,32 +250,6 @@ def operating_point(sick: Floats, well: Floats, sensitivity: float, specificity:
     return OperatingPoint(round(soon, 4), round(max(top, soon), 4), evidence)
 
 
-def _agreement(
-    finding: Finding, full: npt.NDArray[np.float32], small: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]
-) -> dict[str, float]:
-    """How far eight bits are from float, for one finding."""
-    p, q = (platt.sigmoid(finding.slope * one.astype(float) + finding.intercept) for one in (full, small))
-    point = finding.operating_points["balanced"]
-    edges = [point.soon, point.immediate]
-    once = np.ones(len(truth))
-    return {
-        f"{finding.key}: p99 of the difference": float(np.quantile(np.abs(p - q), 0.99)),
-        f"{finding.key}: AUROC lost": statistics.auroc(p, truth)(once) - statistics.auroc(q, truth)(once),
-        f"{finding.key}: equal outcomes": float(np.mean(np.digitize(p, edges) == np.digitize(q, edges))),
-    }
-
-
-def _agrees(agreement: Mapping[str, float]) -> bool:
-    held = {"p99 of the difference": lambda at: at <= GAP, "AUROC lost": lambda at: at <= AUROC_LOSS,
-            "equal outcomes": lambda at: at >= OUTCOMES, "maps": lambda at: at >= MAPS}  # fmt: skip
-    return all(held[name.rpartition(": ")[2]](at) for name, at in agreement.items())
-
-
-def _maps(full: npt.NDArray[np.float32], small: npt.NDArray[np.float32]) -> float:
-    """The median over films of the correlation of their maps."""
-    return float(np.median([np.corrcoef(p.ravel(), q.ravel())[0, 1] for p, q in zip(full, small, strict=True)]))
-
-
 def _gate(
     out: Path, pictures: npt.NDArray[np.uint8], embeddings: npt.NDArray[np.float32], draw: np.random.Generator
 ) -> None:
@@ -338,7 +311,11 @@ def _card(found: Adopted, proven: Mapping[str, Any], films: int) -> str:
             lines.append(f"- {finding.label}: {ends[0]:.3f}, {ends[1]:.3f}; {finding.band.evidence}")
     kept = "eight bits" if found.quantized else "float: eight bits did not agree"
     lines += ["", "## Eight bits against float", "", f"The bundle's network is in {kept}.", ""]
-    lines += [f"- {name}: {value:.4f}" for name, value in found.agreement.items()]
+    lines += [
+        f"- {key}: {name.replace('_', ' ')} {value:g}"
+        for key, one in found.agreement.items()
+        for name, value in one.items()
+    ]
     lines += ["", "## Sources", ""] + [
         f"- {one.name}: {one.films} films of {one.patients} patients; {one.terms}" for one in manifest.sources
     ]

@@ -16,9 +16,7 @@ LIMITS = """\
 - It has never been tested on films after surgery, or on portable devices as such.
 - Its thresholds do not travel: see the share of Hannover's films that is flagged.
 - The heat map shows where a score comes from, not why, and not the outline of anything.
-- The radiographs it learnt from came as 256-pixel JPEG pictures; what smaller detail would have shown is lost to it.
-- The network is that of version 0.2.0 to the last integer. The films that tuned it were recoded as JPEG of quality 90 on the way to
-  the GPU (0.6 of 255 gray levels apart in the mean); heads, gate and all figures are of the films as they came."""
+- The radiographs it learnt from came as 256-pixel JPEG pictures; what smaller detail would have shown is lost to it."""
 
 
 def card(manifest: Manifest, measured: dict[str, Any]) -> str:
@@ -29,7 +27,7 @@ def card(manifest: Manifest, measured: dict[str, Any]) -> str:
         "",
         f"Bundle `{manifest.id}`, version {manifest.version}, made {manifest.created}.",
         "Written by `python -m models.training bundle` from measured figures; `evaluation.json` has the same for machines.",
-        "To measure again: `build/model FOLDER WORK --from models/zoo/cxr-lite0`; with a network of its own: without `--from`.",
+        "To make it again: `build/model FOLDER WORK`; the same network, all else anew: with `--from models/zoo/cxr-lite0`.",
         "",
         "**A demonstrator, trained on few, confounded films. Not for clinical use.** It shows that the box works from film to",
         "worklist. No clinical claim is made, and none can be made from these data.",

@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from models import backends, conformal, platt, statistics
+from models import backends, conformal, statistics
 from models.bundle import Bundle
 from models.model import Model
-from models.training import bands, gate, heads, lungs, network
+from models.training import agreement, bands, gate, heads, lungs, network
 from models.training.films import Film
 
 Floats = npt.NDArray[np.float64]
@@ -236,28 +236,12 @@ def _agreement(model: Model, work: Path, every: list[Film], pictures: npt.NDArra
     for title, (one, other) in compared.items():
         for finding in bundle.manifest.findings:
             some = rows[finding.domain]
-            p, q = (
-                platt.sigmoid(
-                    finding.slope * np.array([float(seen[name][i]["logits"][0, finding.output]) for i in some])
-                    + finding.intercept
-                )
+            truth = np.array([np.nan if every[i].label is None else every[i].label for i in some], float)
+            first, second = (
+                {key: np.array([seen[name][i][key][0, finding.output] for i in some]) for key in ("logits", "maps")}
                 for name in (one, other)
             )
-            point = finding.operating_points[bundle.manifest.default_operating_point]
-            edges = [point.soon, point.immediate]
-            read = np.array([every[i].label is not None for i in some])
-            truth = np.array([every[i].label == 1 for i in some])[read]
-            once = np.ones(len(truth))
-            maps = [
-                np.corrcoef(*(seen[name][i]["maps"][0, finding.output].ravel() for name in (one, other)))[0, 1]
-                for i in some
-            ]
-            result[f"{finding.key}: {title}"] = {
-                "films": len(some),
-                "median_difference": round(float(np.median(np.abs(p - q))), 4),
-                "p99_difference": round(float(np.quantile(np.abs(p - q), 0.99)), 4),
-                "auroc_lost": round(statistics.auroc(q[read], truth)(once) - statistics.auroc(p[read], truth)(once), 4),
-                "equal_outcomes": round(float(np.mean(np.digitize(p, edges) == np.digitize(q, edges))), 4),
-                "median_correlation_of_maps": round(float(np.median(maps)), 4),
-            }
+            result[f"{finding.key}: {title}"] = agreement.compared(
+                finding, bundle.manifest.default_operating_point, first, second, truth
+            )
     return result

@@ -28,7 +28,7 @@ GRAY = 127
 """Of 255: what the ImageNet weights take for nothing, and so what lies around a picture."""
 FAINT = 1e-4
 """A channel whose weights are all smaller gives nothing."""
-SURE = 0.9999
+SURE = 0.999
 LOOKED_AT = 500_000
 """Share of values that an output's range holds, and of how many it is told."""
 
