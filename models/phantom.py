@@ -37,7 +37,7 @@ def chest(seed: int, size: tuple[int, int] = (1024, 1024), opacity: bool = False
         apex = soft(1 - np.hypot((x - cx + 0.35 * side * (0.5 - y) * 0.25) / 0.165, (y - 0.47) / 0.37), 0.05)
         floor = 0.79 + 0.35 * (lean - 0.02) ** 2 - 0.05 * np.cos(lean * 8) + (0.015 if side > 0 else 0)
         lungs = np.maximum(lungs, apex * soft(floor - y, 0.008))
-    heart = ellipse(middle + 0.06, 0.66, 0.155 * breadth, 0.165, 0.05)
+    heart = ellipse(middle + 0.06, 0.66, 0.135 * breadth, 0.15, 0.05)
     film -= 0.46 * lungs * (1 - 0.9 * heart)
 
     hila = sum(ellipse(middle + side * 0.105, 0.5, 0.06, 0.1, 0.35) for side in (-1, 1))
@@ -47,7 +47,7 @@ def chest(seed: int, size: tuple[int, int] = (1024, 1024), opacity: bool = False
             t = np.clip((x - middle) * side / 0.4, 0, 1)
             line = 0.17 + 0.073 * rib + 0.16 * t - 0.34 * t * (1 - t) * (0.35 + 0.03 * rib)
             film += (
-                0.075
+                0.045
                 * np.exp(-(((y - line) / 0.0085) ** 2))
                 * soft((x - middle) * side - 0.04, 0.01)
                 * soft(0.385 - (x - middle) * side, 0.01)
@@ -68,7 +68,7 @@ def chest(seed: int, size: tuple[int, int] = (1024, 1024), opacity: bool = False
         cx, cy = middle + side * draw.uniform(0.19, 0.24), draw.uniform(0.55, 0.66)
         patch = ellipse(cx, cy, draw.uniform(0.11, 0.14), draw.uniform(0.12, 0.17), 0.3)
         film += patch * lungs * (1 - heart) * (0.44 + 0.12 * _smooth(draw.standard_normal((20, 20)), size))
-    film += draw.normal(0, 0.012, size).astype(np.float32)
+    film += draw.normal(0, 0.006, size).astype(np.float32)
     return np.clip(film, 0, 1).astype(np.float32)
 
 
