@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from models.backends import BACKENDS
 from models.bundle import SHIPPED, Band, Mismatch, load
 from models.model import Model, Probability, Scores
 from models.prepare import prepare
+from models.training import agreement
 from tests.box import ROOT
 
 
@@ -214,3 +216,35 @@ def test_the_card_is_whole() -> None:
     assert "Not for clinical use" in card and "## What it cannot do" in card
     for blank in ("None", "nan", "TODO", "[populate]"):
         assert blank not in card
+
+
+def test_eight_bits_and_the_runtimes_of_the_shipped_bundle_agree() -> None:
+    assert agreement.lacking(json.loads((SHIPPED / "evaluation.json").read_bytes())["agreement"]) == []
+
+
+def ways(change: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """200 films computed twice, the second time with something changed, as little as a limit does not allow."""
+    draw = np.random.default_rng(7)
+    finding = shipped().manifest.findings[0]
+    p = np.append(np.linspace(0.2, 0.3, 100), np.linspace(0.9, 0.95, 100))
+    logits = (np.log(p / (1 - p)) - finding.intercept) / finding.slope
+    one = {"logits": logits, "maps": draw.random((200, 7, 7))}
+    other = {"logits": logits.copy(), "maps": one["maps"].copy()}
+    if change == "p99_difference":
+        other["logits"][:3] += 0.25 / finding.slope
+    if change == "equal_outcomes":
+        other["logits"][:3] = logits[-3:]
+    if change == "auroc_lost":
+        one["logits"][0] = logits[-1] + 1
+    if change == "median_correlation_of_maps":
+        other["maps"] = draw.random((200, 7, 7))
+    return one, other
+
+
+@pytest.mark.parametrize("change", ["", *agreement.MOST, *agreement.LEAST])
+def test_what_eight_bits_change_too_much_is_said(change: str) -> None:
+    read = np.repeat([0.0, 1.0], 100)
+    read[5:95] = np.nan
+    found = agreement.compared(shipped().manifest.findings[0], "balanced", *ways(change), read)
+    said = agreement.lacking({"pneumonia": found})
+    assert any(change.replace("_", " ") in line for line in said) if change else said == []

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -159,6 +160,13 @@ def locked(name: str) -> set[str]:
 
 def test_what_the_box_runs_on_is_what_was_tested() -> None:
     assert locked("box") < locked("demo") < locked("test")
+
+
+@pytest.mark.parametrize("name", ["demo", "test", "train"])
+def test_what_sets_up_a_fresh_machine_can_build_the_project(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = {Requirement(text).name for text in project["build-system"]["requires"]}
+    assert wanted <= {package.partition("==")[0] for package in locked(name)}
 
 
 def needed(name: str, seen: set[str]) -> Iterator[Distribution]:
