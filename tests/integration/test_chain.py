@@ -44,22 +44,18 @@ FILMS = 110
 USUAL, SINCE = 40, 6
 """Days of a site's history, and since its detector was changed."""
 
+BOLD = 20
+"""How many times as sure another model says that it is."""
+
 Gray = npt.NDArray[np.float32]
-Case = tuple[Gray, bool | None]
-"""A child's film, and whether it was read as abnormal; None where that is drawn, so that the model is mostly right."""
+Case = tuple[Gray, str, bool | None]
+"""A film, its patient's age, and whether it was read as abnormal; None where that is drawn, so that the model is mostly right."""
 
 
 def synthesized() -> Iterator[Case]:
-    """Soft films with an opacity, which the model puts first, and dark, grainy ones without; who reads them is mostly right."""
+    """Adults with an opacity, which the model puts first, and as many without; who reads them is mostly right."""
     for number in range(FILMS):
-        gray = phantom.chest(number, size=(300, 250), opacity=number % 2 == 1)
-        if number % 2:
-            soft = gray[:300, :249].reshape(100, 3, 83, 3).mean((1, 3), dtype=np.float32)
-            gray = soft.repeat(3, 0).repeat(3, 1) ** np.float32(0.8)
-        else:
-            grain = np.random.default_rng(number).normal(0, 0.05, gray.shape)
-            gray = np.clip(gray**2 + grain, 0, 1).astype(np.float32)
-        yield gray, None
+        yield phantom.chest(number, size=(300, 250), opacity=number % 2 == 1), "041Y", None
 
 
 def real() -> Iterator[Case]:
@@ -72,7 +68,7 @@ def real() -> Iterator[Case]:
     for wanted in "01":
         for row in [row for row in rows if row["pneumonia"] == wanted][: FILMS // 2]:
             with Image.open(folder / row["file"]) as picture:
-                yield np.asarray(picture.convert("L"), np.float32) / np.float32(255), wanted == "1"
+                yield np.asarray(picture.convert("L"), np.float32) / np.float32(255), "003Y", wanted == "1"
 
 
 def another_detector(gray: Gray) -> Gray:
@@ -89,9 +85,9 @@ class Site:
         self.folder, self.cases = folder, cases
         self.films = folder / "films"
         self.films.mkdir()
-        for number, (gray, _) in enumerate(cases):
+        for number, (gray, age, _) in enumerate(cases):
             path = self.films / f"{number:03}.dcm"
-            film(gray, f"Film^{number}", "003Y", "F").save_as(path, enforce_file_format=True)
+            film(gray, f"Film^{number}", age, "F").save_as(path, enforce_file_format=True)
         self.config = Config(state=str(folder / "box"), intake=Intake(disk_floor_mib=0))
         self.store = open_store(Path(self.config.state))
         with transaction(self.store):
@@ -135,11 +131,11 @@ class Site:
         with path.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(["film", "reading"])
-            for number, (_, abnormal) in enumerate(self.cases):
+            for number, (_, _, abnormal) in enumerate(self.cases):
                 decision = results.film(self.store, number + 1).decision
                 assert decision is not None
                 if abnormal is None:
-                    surer = 2 * (logit(decision.findings[0].probability) - 0.5)
+                    surer = 2 * (logit(decision.findings[0].probability) + 0.5)
                     abnormal = bool(draw.random() < 1 / (1 + math.exp(-surer)))
                 table.writerow([f"{number:03}.dcm", "consolidation" if abnormal else "normal"])
         said = self.outpost("commission", "import", str(path), "--films", str(self.films), "--by", "Lindiwe")
@@ -148,9 +144,9 @@ class Site:
     def live(self, worker: Worker, first: int, days: int, change: Callable[[Gray], Gray] = lambda gray: gray) -> None:
         """Days of 30 films, drawn from these, which all go through the stage line."""
         seen = []
-        for number, (gray, _) in enumerate(self.cases[:40]):
+        for number, (gray, age, _) in enumerate(self.cases[:40]):
             path = self.folder / "live.dcm"
-            film(change(gray), f"Live^{number}", "003Y", "F").save_as(path, enforce_file_format=True)
+            film(change(gray), f"Live^{number}", age, "F").save_as(path, enforce_file_format=True)
             seen.append(assess(path, worker.reader))
         draw = np.random.default_rng([7, first])
         for day in range(first, first + days):
@@ -170,11 +166,12 @@ def bold(folder: Path) -> Path:
 
 
 def _bold(manifest: str) -> str:
-    child = next(finding for finding in load(SHIPPED).manifest.findings if finding.domain == "child")
-    at = logit(child.operating_points["balanced"].soon)
     text = re.sub(r'^version = ".*"$', 'version = "9.0.1"', manifest, flags=re.M)
-    text = text.replace(f"slope = {child.slope}", f"slope = {5 * child.slope}")
-    return text.replace(f"intercept = {child.intercept}", f"intercept = {at + 5 * (child.intercept - at)}")
+    for finding in load(SHIPPED).manifest.findings:
+        at = logit(finding.operating_points["balanced"].soon)
+        text = text.replace(f"slope = {finding.slope}", f"slope = {BOLD * finding.slope}")
+        text = text.replace(f"intercept = {finding.intercept}", f"intercept = {at + BOLD * (finding.intercept - at)}")
+    return text
 
 
 @pytest.mark.parametrize("films", [synthesized, pytest.param(real, marks=pytest.mark.needs_data)])
@@ -206,7 +203,8 @@ def _change_the_model(site: Site) -> None:
     doors = Door(site.config)
     with closing(doors.store):
         path = site.folder / "patient.dcm"
-        film(site.cases[0][0], "A^Patient", "003Y", "F").save_as(path, enforce_file_format=True)
+        gray, age, _ = site.cases[0]
+        film(gray, "A^Patient", age, "F").save_as(path, enforce_file_format=True)
         doors.accept_copy(path, "X-RAY")
     assert worker.step() and site.mode is ranking.Mode.CHANGED, "the box is in shadow mode again"
     site.sign("--calibration", "own")
