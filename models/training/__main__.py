@@ -314,7 +314,7 @@ STEPS = ("films", "made", "network", "heads", "gate", "bundle", "sign")
     "--from",
     "shipped",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A bundle of this line whose network is taken as it is, instead of an hour of tuning.",
+    help="A bundle of this line whose network is taken as it is, instead of half an hour or more of tuning.",
 )
 def main(step: str, data: Path, work: Path, out: Path, shipped: Path | None) -> None:
     """Make the shipped bundle from its sources; a step reads what the one before it wrote to --work."""
