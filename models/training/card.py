@@ -138,8 +138,8 @@ def card(manifest: Manifest, measured: dict[str, Any]) -> str:
         lines.append(f"- {name.replace('_', ' ')}: {line}")
     lines += [
         "",
-        "The view alone tells much of opacity from normal; the figures within a view are the ones to look at. The network was",
-        "chosen of three by cross-validation on adults, so their figures are a little kinder than new films would be.",
+        "The view alone tells much of opacity from normal; the figures within a view are the ones to look at. How the",
+        "network learns was chosen with the adults' figures in sight, so they are a little kinder than new films would be.",
         "",
         "### Gate",
         "",
