@@ -24,8 +24,8 @@ from models.training import agreement, bands, card, evaluate, evidence, export, 
 
 SEED = 20261123
 VERSION = "0.3.0"
-VARIANTS = {"child": 1, "adult": 8}
-"""How often each training film is seen changed; adults are few."""
+VARIANTS, SEEN = 8, 2_000
+"""How often an adult's film is seen changed, at most: adults are few; and how many are seen then, where they are not."""
 NUISANCE_FILMS, FAULTY_FILMS, RANGE_FILMS = 400, 400, 400
 DOMAINS = (Domain("child", 1, 6), Domain("adult", 18, 101))
 CODES = {
@@ -33,10 +33,6 @@ CODES = {
     "adult": ("lung_opacity", "Lung opacity", "RADLEX", "RID28530", "opacity"),
 }
 AUTHORITY = Path("models/authorities/development.pem")
-TERMS = {
-    "nih": ("NIH ChestX-ray14", "attribute the NIH Clinical Center; cite Wang et al. 2017"),
-    "kermany": ("Kermany et al. 2018, Guangzhou", "CC BY 4.0"),
-}
 
 
 def chosen(every: list[films.Film], domain: str, split: str | None = None) -> list[int]:
@@ -52,12 +48,15 @@ def made(work: Path) -> None:
     every, pictures = films.load(work)
     draw = np.random.default_rng(SEED)
     tune.render(every, pictures, work / "lesions.npz", SEED)
-    apart = [i for i, film in enumerate(every) if film.source == "nih" and film.split == "train" and film.label is None]
-    children = untouched(every)
+    apart = [
+        i for i, film in enumerate(every)
+        if film.mined is not None and film.label is None and film.split == "train"
+    ]  # fmt: skip
+    children, adults = untouched(every), chosen(every, "adult")
     groups = {
         "apart": ([*apart[:NUISANCE_FILMS], *draw.choice(children, NUISANCE_FILMS, False)], 3),
-        "child": (children, VARIANTS["child"]),
-        "adult": (chosen(every, "adult"), VARIANTS["adult"]),
+        "child": (children, 1),
+        "adult": (adults, max(1, min(VARIANTS, SEEN // len(adults)))),
     }
     found: dict[str, Any] = {}
     with ProcessPoolExecutor() as pool:
@@ -73,7 +72,10 @@ def made(work: Path) -> None:
 
 def known(every: list[films.Film], split: str = "train") -> list[list[int]]:
     """By source, the films of a split."""
-    return [[i for i, film in enumerate(every) if film.source == source and film.split == split] for source in TERMS]
+    both = [
+        one for one in films.used(every) if {film.split for film in every if film.source == one} >= {"train", "val"}
+    ]
+    return [[i for i, film in enumerate(every) if (film.source, film.split) == (one, split)] for one in both]
 
 
 def untouched(every: list[films.Film]) -> list[int]:
@@ -204,9 +206,10 @@ def bundle(work: Path, out: Path) -> None:
     export.write_litert(net, weights, biases, out / "model.tflite")
     shutil.copy(work / "gate.npz", out / "gate.npz")
     findings = tuple(_finding(number, domain, every, found) for number, domain in enumerate(carried))
+    terms = json.loads((work / "terms.json").read_text(encoding="utf-8"))
     sources = tuple(
-        Source(name, len(used), len({film.patient for film in used}), terms)
-        for key, (name, terms) in TERMS.items()
+        Source(terms[key][0], len(used), len({film.patient for film in used}), terms[key][1])
+        for key in films.used(every)
         for used in [
             [film for film in every if film.source == key and (film.split == "train" or film.domain == "adult")]
         ]

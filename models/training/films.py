@@ -64,18 +64,52 @@ def hannover(row: dict[str, str]) -> Film:
 
 
 READERS = {"nih": nih, "kermany": kermany, "hannover": hannover}
+TERMS = {
+    "nih": ("NIH ChestX-ray14", "attribute the NIH Clinical Center; cite Wang et al. 2017"),
+    "kermany": ("Kermany et al. 2018, Guangzhou", "CC BY 4.0"),
+    "hannover": ("Hannover Medical School", "CC BY 3.0"),
+}
+
+
+def plain(row: dict[str, str], source: str) -> Film:
+    """A film of any other folder, as `build/sources` writes them of the sets that are published.
+
+    Columns: `source`, `licence`, `file`, `patient_id`, `label` (1, 0, or empty where nobody whose word counts has read it); where
+    known `mined` and `shadow` (the same, of its report), `age` in years, `sex`, `view` (PA or AP), `split`.
+    Raises ValueError for another value, KeyError where a column is missing.
+    """
+
+    def known(name: str) -> int | None:
+        if row.get(name) in (None, ""):
+            return None
+        if row[name] not in ("0", "1"):
+            raise ValueError(f"{name} is {row[name]!r}, but 0, 1 or nothing is known")
+        return int(row[name])
+
+    if not row["patient_id"]:
+        raise ValueError("patient_id is empty")
+    if (view := row.get("view") or "") not in ("PA", "AP", ""):
+        raise ValueError(f"view is {view!r}, but PA, AP or nothing is known")
+    if (split := row.get("split") or drawn(row["patient_id"])) not in ("train", "val", "external"):
+        raise ValueError(f"split is {split!r}, but train, val, external or nothing is known")
+    age = float(row["age"]) if row.get("age") else None
+    domain = "other" if age is None else "child" if 1 <= age < 6 else "adult" if age >= 18 else "other"
+    said = known("label"), known("mined"), known("shadow")
+    return Film(source, row["file"], row["patient_id"], split, domain, view, *said, row.get("sex") or "", age)
+
+
+def drawn(patient: str) -> str:
+    """The split of a patient whom no source puts into one: a fifth is held out, the same in every source."""
+    return "val" if hashlib.sha256(patient.encode()).digest()[0] % 5 == 0 else "train"
 
 
 def ingest(data: Path, work: Path) -> None:
-    """Read every source below `data`, prepare its pictures, and write `films.json` and `pictures.npy` to `work`.
+    """Read every source below `data`, prepare its pictures, and write `films.json`, `terms.json` and `pictures.npy` to `work`.
 
-    Raises ValueError with a list when a file is missing or a patient is in two splits.
+    Raises ValueError with a list when a label is not known, a file is missing or not a picture, or a patient is in two splits.
     """
-    films: list[Film] = []
-    for source, reader in READERS.items():
-        with (data / source / "labels.csv").open(newline="", encoding="utf-8") as file:
-            films += [reader(row) for row in csv.DictReader(file)]
-    if faults := list(_faults(films, data)):
+    films, terms, faults = _sources(data)
+    if faults := faults or list(_faults(films, data)):
         raise ValueError("\n".join(faults))
     pictures = np.lib.format.open_memmap(work / "pictures.npy", "w+", np.uint8, (len(films), SIZE, SIZE))
     seen: dict[str, int] = {}
@@ -87,10 +121,42 @@ def ingest(data: Path, work: Path) -> None:
             if digest in seen:  # the same picture twice would be in training and test
                 continue
             seen[digest] = len(kept)
-            gray = np.asarray(Image.open(path).convert("L"), np.float32) / np.float32(255)
+            try:
+                gray = np.asarray(Image.open(path).convert("L"), np.float32) / np.float32(255)
+            except OSError as error:
+                faults.append(f"{film.source}/{film.file} is no picture: {error}")
+                continue
             pictures[len(kept)] = np.rint(prepare(gray, SIZE)[0, 0] * 255)
             kept.append(film)
+    if faults:
+        raise ValueError("\n".join(faults))
     (work / "films.json").write_text(json.dumps([asdict(film) for film in kept], indent=0), encoding="utf-8")
+    (work / "terms.json").write_text(json.dumps(terms, indent=0), encoding="utf-8")
+
+
+def _sources(data: Path) -> tuple[list[Film], dict[str, tuple[str, str]], list[str]]:
+    """The films of all folders with a `labels.csv`, each source's name and terms, and what is wrong with them."""
+    films: list[Film] = []
+    terms: dict[str, tuple[str, str]] = {}
+    faults: list[str] = []
+    others = sorted(path.parent.name for path in data.glob("*/labels.csv") if path.parent.name not in READERS)
+    for source in [*(name for name in READERS if (data / name / "labels.csv").is_file()), *others]:
+        with (data / source / "labels.csv").open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file), 2):
+                try:
+                    films.append(READERS[source](row) if source in READERS else plain(row, source))
+                    terms.setdefault(source, TERMS[source] if source in TERMS else (row["source"], row["licence"]))
+                except KeyError as error:
+                    faults.append(f"{source}/labels.csv has no column {error}")
+                    break
+                except ValueError as error:
+                    faults.append(f"{source}/labels.csv, line {number}: {error}")
+    faults += [
+        f"no film of {name} that somebody has read is in {data}: a bundle has a head for children and one for adults"
+        for domain, name in (("child", "a child of 1 to 5 years"), ("adult", "an adult"))
+        if not any(film.domain == domain and film.label is not None for film in films)
+    ]
+    return films, terms, faults
 
 
 def _faults(films: list[Film], data: Path) -> Iterator[str]:
@@ -100,6 +166,11 @@ def _faults(films: list[Film], data: Path) -> Iterator[str]:
             yield f"{film.source}/{film.file} is missing"
         if splits.setdefault(film.patient, film.split) != film.split:
             yield f"{film.source}/{film.file}: patient {film.patient} is in {film.split} and {splits[film.patient]}"
+
+
+def used(every: list[Film]) -> list[str]:
+    """The sources that a model is made from, in their order; what is of another hospital only shows how it behaves there."""
+    return list(dict.fromkeys(film.source for film in every if film.split != "external"))
 
 
 def load(work: Path) -> tuple[list[Film], npt.NDArray[np.uint8]]:

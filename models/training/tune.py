@@ -27,8 +27,8 @@ SMOOTHING = {"lesion": 0.0, "pneumonia": 0.02, "mined": 0.15, "shadow": 0.15}
 """How far a label is believed: those mined from reports are wrong in a large part."""
 PLACES, FAULTS, AGREEMENT = 1.0, 0.5, 100.0
 """Weights of saying where a lesion is, of telling faults, and of eight bits giving what float gives."""
-RENDERED = 2
-"""Lesions of each normal film."""
+RENDERED, NORMAL = 2, 10_000
+"""Lesions of each normal film, and how many such films there are at most."""
 DRAWN = 400
 """Pictures that are no chest."""
 SMALL = 160
@@ -60,13 +60,18 @@ def tunes(film: Film) -> bool:
 
 def parts(every: Sequence[Film]) -> dict[str, list[int]]:
     """The films that may tune the network, none of a patient who fits or judges a head: children, adults, normal ones."""
-    judged = {film.patient for film in every if film.source == "nih" and film.label is not None}
-    children = [i for i, film in enumerate(every) if film.source == "kermany" and film.split == "train" and tunes(film)]
+    judged = {film.patient for film in every if film.domain != "child" and film.label is not None}
+    children = [
+        i for i, film in enumerate(every)
+        if film.domain == "child" and film.label is not None and film.split == "train" and tunes(film)
+    ]  # fmt: skip
     adults = [
         i for i, film in enumerate(every)
-        if film.source == "nih" and film.split == "train" and film.patient not in judged
+        if film.mined is not None and film.split == "train" and film.patient not in judged
     ]  # fmt: skip
     normal = [i for i in children if every[i].label == 0] + [i for i in adults if every[i].mined == 0]
+    if len(normal) > NORMAL:
+        normal = sorted(np.random.default_rng(len(normal)).choice(normal, NORMAL, False).tolist())
     return {"children": children, "adults": adults, "normal": normal}
 
 

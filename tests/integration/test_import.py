@@ -169,7 +169,7 @@ def test_an_onnx_file_becomes_a_bundle_that_a_box_activates(
     assert f"- Lung opacity: {finding.band.absent:.3f}, {finding.band.present:.3f}; 95% of either kind" in card
     low, high = sorted((finding.band.present, finding.band.absent))
     assert [one.unsure for one in said] == [low < one.probability < high for one in said]
-    assert 0 < sum(one.unsure for one in said) < 10
+    assert 0 < sum(one.unsure for one in said) < FILMS / 5, "where both kinds meet, which eight bits blur"
     box = Config(state=str(tmp_path / "state"), worker=bundles.worker(tmp_path))
     save(box, tmp_path / "outpost.toml")
     done = CliRunner().invoke(
