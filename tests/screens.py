@@ -293,4 +293,4 @@ def opened(
     context.close()
     assert asked
     assert [url for url in asked if not url.startswith(("https://127.0.0.1:", "https://clinic.test:"))] == []
-    assert said == []
+    assert not said, said
