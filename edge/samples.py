@@ -44,7 +44,7 @@ def samples(folder: Path) -> list[Sample]:
     made: list[tuple[str, Callable[[], Dataset]]] = [
         ("synthesized adult", lambda: film(phantom.chest(1), "Ndiaye^Awa", "058Y", "F")),
         ("synthesized child", lambda: film(phantom.chest(13), "Okafor^Chidi", "003Y", "M")),
-        ("synthesized adult, denser lung", lambda: film(phantom.chest(57, opacity=True), "Silva^João", "044Y", "M")),
+        ("synthesized adult, denser lung", lambda: film(phantom.chest(60, opacity=True), "Silva^João", "044Y", "M")),
         ("synthesized child, denser lung", lambda: film(phantom.chest(4, opacity=True), "Mwangi^Neema", "002Y", "F")),
         ("adult, RLE, white is dark", lambda: rle(film(phantom.chest(5), "Haddad^Layla", "031Y", "F", inverse=True))),
         ("age not known", lambda: film(phantom.chest(6), "Traoré^Fatou", "", "F")),
