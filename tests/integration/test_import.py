@@ -111,7 +111,9 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    return [phantom.chest(number, (128, 128), opacity=number % 2 == 1) for number in range(FILMS)]
+    """Each of another contrast, so that there are more means of gray than eight bits have steps there."""
+    contrast = np.random.default_rng(1).uniform(0.95, 1.05, FILMS).astype(np.float32)
+    return [phantom.chest(number, (128, 128), opacity=number % 2 == 1) ** contrast[number] for number in range(FILMS)]
 
 
 def told_by(network: Path, pictures: Sequence[np.ndarray[Any, Any]], output: int) -> list[bool]:
@@ -169,7 +171,7 @@ def test_an_onnx_file_becomes_a_bundle_that_a_box_activates(
     assert f"- Lung opacity: {finding.band.absent:.3f}, {finding.band.present:.3f}; 95% of either kind" in card
     low, high = sorted((finding.band.present, finding.band.absent))
     assert [one.unsure for one in said] == [low < one.probability < high for one in said]
-    assert 0 < sum(one.unsure for one in said) < FILMS / 5, "where both kinds meet, which eight bits blur"
+    assert 0 < sum(one.unsure for one in said) < 10
     box = Config(state=str(tmp_path / "state"), worker=bundles.worker(tmp_path))
     save(box, tmp_path / "outpost.toml")
     done = CliRunner().invoke(
